@@ -1,0 +1,1 @@
+"""The languages a model is written in. Pure: no input or output."""

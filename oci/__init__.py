@@ -1,0 +1,1 @@
+"""The artifact: digests, manifests, the store, building, and registries."""

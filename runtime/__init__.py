@@ -1,0 +1,1 @@
+"""Running a model: mounting its layers, the engine, and the processes around it."""
