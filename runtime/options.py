@@ -1,0 +1,76 @@
+"""What a request may set about loading and generation: one flat struct, every field with its default.
+
+Names, types and defaults are those of Ollama's ``options`` and of the Modelfile's PARAMETER, with three
+differences that keep ``None`` out of the program: ``num_ctx`` 0, ``num_gpu`` -1, ``main_gpu`` -1 and ``num_thread`` 0
+mean "choose for me", and ``use_mmap`` is simply on.
+
+Fields in `LOAD_TIME` decide how a model is loaded; two requests that differ in them cannot share a runner. All others
+belong to one request.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Resolved options. ``Options()`` is what a request gets that sets nothing on a model that sets nothing."""
+
+    # Load-time.
+    num_ctx: int = 0
+    """Context of one sequence in tokens; 0: the server's default, never above what the model was trained for."""
+    num_batch: int = 512
+    """Most tokens evaluated in one step."""
+    num_gpu: int = -1
+    """Layers on the GPU; -1: as many as fit, 0: none."""
+    main_gpu: int = -1
+    """The one GPU to use; -1: all."""
+    use_mmap: bool = True
+    num_thread: int = 0
+    """Threads for evaluation; 0: one for each physical core."""
+    draft_num_predict: int = 4
+    """Most tokens guessed ahead by a draft model; 0: no guessing. Without effect where the model has no draft."""
+
+    # Length.
+    num_keep: int = 4
+    """Tokens at the start of the prompt that survive a context shift; -1: all of the prompt."""
+    num_predict: int = -1
+    """Most tokens generated; -1: until the model ends, -2: until the context is full."""
+    stop: tuple[str, ...] = ()
+
+    # Sampling.
+    seed: int = -1
+    """-1: a fresh seed for each request."""
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.9
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repeat_last_n: int = 64
+    """Tokens looked back at for penalties; 0: none, -1: the whole context."""
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    mirostat: int = 0
+    """0: off, 1 or 2: Mirostat of that version in place of top-k, top-p, min-p and typical-p."""
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Added to the logits of token ids, -100 (never) to 100."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field that is not at its default, as JSON types."""
+        return dict(msgspec.to_builtins(self))
+
+
+LOAD_TIME: tuple[str, ...] = (
+    "num_ctx",
+    "num_batch",
+    "num_gpu",
+    "main_gpu",
+    "use_mmap",
+    "num_thread",
+    "draft_num_predict",
+)
