@@ -10,9 +10,13 @@
     └── ModelRefused       llama.cpp does not load the model file
     BusyError
     ├── QueueFull          too many requests wait already
-    └── ShuttingDown       the runner is being stopped
+    ├── ShuttingDown       the runner, or the whole runtime, is being stopped
+    ├── LoadTimedOut       a load took longer than it may
+    └── Quarantined        the model killed its runner again and again
     ResourceError
-    └── OutOfMemory        the model does not fit into memory
+    ├── OutOfMemory        the model does not fit into memory
+    │   └── DoesNotFit     … as was known before anything was loaded
+    └── BadRuntimeDir      there is no private folder for sockets
     InternalError
     ├── RunnerLost         the runner process died or went away
     └── RunnerFault        the runner reports a bug of its own
@@ -25,10 +29,16 @@ from __future__ import annotations
 
 from ..modelfile.errors import BusyError, InputError, InternalError, LadingError, ResourceError
 from .protocol import Failed, FailureCode, LoadFailed
+from .size_text import size_text
 
 
 class BadKeepAlive(InputError):
-    """A ``keep_alive`` is not a duration."""
+    """A ``keep_alive`` (`value`) is not a duration."""
+
+    def __init__(self, value: object, why: str) -> None:
+        self.value = value
+        hint = 'give seconds (300) or a duration with units ("5m", "1h30m"); a negative one means for ever'
+        super().__init__(why, hint=hint)
 
 
 class BadRequest(InputError):
@@ -60,11 +70,58 @@ class QueueFull(BusyError):
 
 
 class ShuttingDown(BusyError):
-    """The runner is being stopped."""
+    """The runner, or the whole runtime, is being stopped."""
+
+
+class LoadTimedOut(BusyError):
+    """The load of ``model`` was given up after ``seconds``; its runner is gone."""
+
+    def __init__(self, model: str, seconds: float) -> None:
+        self.model = model
+        self.seconds = seconds
+        super().__init__(
+            f"loading {model}: not ready after {seconds:.0f} s",
+            hint="raise LADING_LOAD_TIMEOUT if the disk is slow, or use a smaller quantisation",
+        )
+
+
+class Quarantined(BusyError):
+    """``model`` killed its runner ``crashes`` times; it is left alone for ``retry_after_s`` seconds."""
+
+    def __init__(self, model: str, crashes: int, retry_after_s: float, last: str) -> None:
+        self.model = model
+        self.crashes = crashes
+        self.retry_after_s = retry_after_s
+        super().__init__(
+            f"loading {model}: its runner stopped unexpectedly {crashes} times within a minute ({last}); "
+            f"not tried again for {retry_after_s:.0f} s",
+            hint="check the model's files with `lading fsck`; a smaller num_ctx needs less memory",
+        )
 
 
 class OutOfMemory(ResourceError):
     """There is not enough memory for the model or the request."""
+
+
+class DoesNotFit(OutOfMemory):
+    """``model`` needs ``needed`` bytes and can have ``available``. Nothing was loaded, nothing unloaded.
+
+    `breakdown` says in words what needs them.
+    """
+
+    def __init__(self, model: str, *, needed: int, available: int, breakdown: str, hint: str) -> None:
+        self.model = model
+        self.needed = needed
+        self.available = available
+        super().__init__(
+            f"loading {model}: it needs {size_text(needed)} of memory ({breakdown}), "
+            f"{size_text(available)} is available",
+            hint=hint,
+        )
+
+
+class BadRuntimeDir(ResourceError):
+    """The folder for sockets cannot be made, is not private, or has too long a name."""
 
 
 class RunnerLost(InternalError):

@@ -1,11 +1,11 @@
 """What a request may set about loading and generation: one flat struct, every field with its default.
 
-Names, types and defaults are those of Ollama's ``options`` and of the Modelfile's PARAMETER, with three
-differences that keep ``None`` out of the program: ``num_ctx`` 0, ``num_gpu`` -1, ``main_gpu`` -1 and ``num_thread`` 0
-mean "choose for me", and ``use_mmap`` is simply on.
+Names, types and defaults are those of Ollama's ``options`` and of the Modelfile's PARAMETER. ``None`` is kept
+out of the program: ``num_ctx`` 0, ``num_gpu`` -1, ``main_gpu`` -1 and ``num_thread`` 0 mean "choose for me",
+and ``use_mmap`` is simply on.
 
-Fields in `LOAD_TIME` decide how a model is loaded; two requests that differ in them cannot share a runner. All others
-belong to one request.
+Fields in `LOAD_TIME` decide how a model is loaded; two requests that differ in them cannot share a runner.
+All others belong to one request.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import msgspec
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Resolved options. ``Options()`` is what a request gets that sets nothing on a model that sets nothing."""
+    """Resolved options. ``Options()`` is what a request gets where nobody set anything."""
 
     # Load-time.
     num_ctx: int = 0
-    """Context of one sequence in tokens; 0: the server's default, never above what the model was trained for."""
+    """Context of one sequence in tokens, at most what the model was trained for; 0: the server's default."""
     num_batch: int = 512
     """Most tokens evaluated in one step."""
     num_gpu: int = -1
@@ -31,7 +31,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     num_thread: int = 0
     """Threads for evaluation; 0: one for each physical core."""
     draft_num_predict: int = 4
-    """Most tokens guessed ahead by a draft model; 0: no guessing. Without effect where the model has no draft."""
+    """Most tokens guessed ahead by a draft model; 0: none. Without effect where the model has no draft."""
 
     # Length.
     num_keep: int = 4

@@ -1,0 +1,42 @@
+"""How this machine runs models: one frozen value, made in ``cli/`` and handed down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+FlashAttention = Literal["auto", "on", "off"]
+
+DEFAULT_CONTEXT = 4096
+"""Tokens of context of one sequence where neither the request, the model nor the settings say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeSettings:
+    """Settings of the runtime; 0 means "choose for me" wherever a number would make no sense as 0."""
+
+    num_parallel: int = 0
+    """Requests that one model answers at once; 0: as memory allows, at most 8."""
+    context_length: int = 0
+    """Context of one sequence in tokens where nothing else says; 0: `DEFAULT_CONTEXT`."""
+    keep_alive_s: float = 300.0
+    """How long an idle model stays loaded: 0: not at all, ``math.inf``: until it is stopped."""
+    max_queue: int = 512
+    """Requests that may wait, for one model's runner and for loads; above it they are refused as busy."""
+    max_loaded_models: int = 0
+    """0: three."""
+    memory_budget: int = 0
+    """Bytes that all loaded models together may take; 0: what the machine (or its control group) has free."""
+    load_timeout_s: float = 300.0
+    """Least time that a load may take; big models get more (see `runner_process.load_time_allowed_s`)."""
+    kv_cache_type: CacheType = "f16"
+    flash_attention: FlashAttention = "auto"
+    threads: int = 0
+    """Threads of one runner; 0: one for each core that this process may use."""
+    runtime_dir: Path | None = None
+    """Where sockets go. ``None``: a fresh private folder under the system's temporary folder. A folder that
+    is given is used through a private sub-folder of its own, so that two servers may share it."""
+    sandbox: bool = True
+    """Whether runners give up the file system, the network and exec before they read a model."""
