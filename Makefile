@@ -1,0 +1,58 @@
+# Everything a checkout needs, each target doing its own set-up. `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
+# llama.cpp is compiled on the first install; use every core for it.
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint format bench system clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(VENV)/.runtime ## create .venv and install lading into it
+
+$(VENV)/.runtime: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Python 3.11 or newer is needed; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@for tool in cc c++; do command -v $$tool >/dev/null || \
+	  { echo "error: a C and C++ compiler is needed (Debian: apt install build-essential)" >&2; exit 1; }; done
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing. The first time, llama.cpp is compiled: 6 to 9 minutes on 2 cores, less on more."
+	$(PIP) install --quiet --upgrade --constraint constraints.txt pip setuptools
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime tests/requirements-no-deps.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[convert,test,dev]'
+	$(PIP) install --quiet --no-deps --requirement tests/requirements-no-deps.txt
+	@touch $@
+
+demo: $(VENV)/.runtime ## create, push, pull, serve and chat, as two machines would
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/quickstart/demo.sh
+
+test: $(VENV)/.dev system ## run the whole test suite
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Programs from the system that some tests talk to. Installed where this is root on Debian; elsewhere
+# those tests skip and say what is missing.
+system:
+	@sh tests/system.sh
+
+lint: $(VENV)/.dev ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## the figures of the README, measured here
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,114 @@
+"""The entry point: one Typer application, and the one place where errors become text and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+from typer.exceptions import TyperException
+
+from .. import __version__
+from ..modelfile.errors import InternalError, LadingError
+from . import building, language, registries, serving, storage
+from .exit_code import ExitCode, exit_code_of
+from .session import Session
+from .settings import read_settings
+
+HELP = """Docker for models: build GGUF models from a Modelfile into OCI artifacts, push and pull them, serve them.
+
+Packaging commands work on the local store and need no server. `run` uses a server where one answers.
+"""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lading version {__version__}")
+        raise typer.Exit
+
+
+def _start(
+    context: typer.Context,
+    debug: Annotated[
+        bool, typer.Option("--debug", "-D", help="Log in detail; show tracebacks of our own bugs.")
+    ] = False,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", "-v", callback=_print_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    context.obj = Session(read_settings({"debug": True if debug else None}))
+
+
+def _create_app() -> typer.Typer:
+    # No rich markup: plain help starts three times as fast, and reads the same in a pipe.
+    app = typer.Typer(
+        name="lading",
+        help=HELP,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_start)
+    for group in (building, registries, storage, serving, language):
+        group.register(app)
+    return app
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; the exit code. Everything that can go wrong is printed here, and only here."""
+    command = typer.main.get_command(_create_app())
+    try:
+        code = command.main(list(arguments), prog_name="lading", complete_var="_LADING_COMPLETE", standalone_mode=False)
+        sys.stdout.flush()
+    except LadingError as error:
+        return _report(error)
+    except TyperException as error:
+        _print_error(error.format_message(), f"see `{_command_path(error)} --help`")
+        return ExitCode.USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has left (`lading ls | head -1`): no error, but nothing may be flushed later.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+    except Exception as error:
+        return _report_bug(error, debug="--debug" in arguments or "-D" in arguments)
+    return code if isinstance(code, int) else ExitCode.OK
+
+
+def _command_path(error: TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return context.command_path if context is not None else "lading"
+
+
+def _report(error: LadingError) -> ExitCode:
+    _print_error(str(error), error.hint)
+    if isinstance(error, InternalError):
+        traceback.print_exception(error)
+    return exit_code_of(error)
+
+
+def _report_bug(error: Exception, *, debug: bool) -> ExitCode:
+    _print_error(
+        f"internal error: {type(error).__name__}: {error}",
+        "this is a bug of ours; please report it with the output of the same command with --debug",
+    )
+    if debug:
+        traceback.print_exception(error)
+    return ExitCode.FAILURE
+
+
+def _print_error(message: str, hint: str | None) -> None:
+    print(f"Error: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
+
+
+def main() -> NoReturn:
+    """What the ``lading`` command runs."""
+    sys.exit(run(sys.argv[1:]))

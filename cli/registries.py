@@ -1,0 +1,74 @@
+"""Moving models between this store and registries: ``push``, ``pull``, ``registry``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .progress import show_progress
+from .session import InsecureOption, ModelArgument, QuietOption, session_of
+
+
+def pull(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Its name, with the registry's host.")],
+    quiet: QuietOption = False,
+    insecure: InsecureOption = False,
+) -> None:
+    """Fetch a model from a registry into the store."""
+    from ..oci.transfer import pull as pull_model
+
+    session = session_of(context)
+    reference = session.reference(model)
+    client = session.registry_client(insecure=insecure, reference=reference)
+    with show_progress(quiet=quiet) as progress:
+        manifest = pull_model(session.store(), client, reference, progress=progress)
+    print(f"{reference.display}@{manifest.descriptor.digest}")
+
+
+def push(
+    context: typer.Context,
+    model: ModelArgument,
+    target: Annotated[
+        str | None, typer.Argument(metavar="[TARGET]", help="Another name to push it under.")
+    ] = None,
+    quiet: QuietOption = False,
+    insecure: InsecureOption = False,
+) -> None:
+    """Send a model to the registry that its name, or TARGET, names."""
+    from ..oci.transfer import push as push_model
+
+    session = session_of(context)
+    reference = session.reference(model)
+    destination = session.reference(target) if target else reference
+    client = session.registry_client(insecure=insecure, reference=destination)
+    with show_progress(quiet=quiet) as progress:
+        descriptor = push_model(session.store(), client, reference, target=destination, progress=progress)
+    print(f"{destination.display}@{descriptor.digest}")
+
+
+def registry(
+    context: typer.Context,
+    listen: Annotated[
+        str, typer.Option("--listen", "-l", metavar="HOST:PORT", help="Where to listen.")
+    ] = "127.0.0.1:5000",
+    read_only: Annotated[bool, typer.Option("--read-only", help="Allow pulls only.")] = False,
+) -> None:
+    """Serve the store as an OCI registry, and nothing else.
+
+    `lading serve` does so too, under the same address as its other interfaces.
+    """
+    from ..server.gunicorn_app import serve_registry
+    from .address import parse_address
+
+    session = session_of(context)
+    host, port = parse_address(listen, default_port=5000)
+    serve_registry(session.settings.home, host=host, port=port, read_only=read_only)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to ``app``."""
+    app.command("pull")(pull)
+    app.command("push")(push)
+    app.command("registry")(registry)

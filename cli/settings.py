@@ -1,0 +1,243 @@
+"""Every setting, where it came from, and nothing else in the project that reads the environment.
+
+A flag wins over ``LADING_*``, that over the matching ``OLLAMA_*``, that over ``config.toml``, that over
+the default. ``lading config`` prints the outcome; ``docs/settings.md`` is generated from ``SETTINGS``.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..modelfile.errors import UsageError
+
+MAX_CONFIG_SIZE = 1 << 20
+"""Bytes of ``config.toml`` that are read at most."""
+
+
+class BadSetting(UsageError):
+    """A setting has a value that cannot be used. ``origin`` says where the value was found."""
+
+    def __init__(self, name: str, value: object, origin: str, expected: str) -> None:
+        self.name, self.value, self.origin, self.expected = name, value, origin, expected
+        super().__init__(
+            f"reading setting {name} from {origin}: expected {expected}, got {value!r}",
+            hint="`lading config` prints every setting and where it came from",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One row of the table. ``parse`` takes text or a TOML value, and raises ValueError on a misfit."""
+
+    name: str
+    parse: Callable[[Any], Any]
+    expected: str
+    default: Any
+    meaning: str
+    ollama: str | None = None
+
+    @property
+    def variable(self) -> str:
+        """The name in the environment: ``LADING_KEEP_ALIVE``."""
+        return f"LADING_{self.name.upper()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A setting's value in force and where it was found: ``default``, a variable's name, a path, ``flag``."""
+
+    value: Any
+    origin: str
+
+
+def _text(raw: Any) -> str:
+    if not isinstance(raw, str):
+        raise ValueError
+    return raw.strip().strip("\"'")
+
+
+def _optional_text(raw: Any) -> str | None:
+    return _text(raw) or None
+
+
+def _whole(raw: Any) -> int:
+    if isinstance(raw, bool) or (number := int(raw)) < 0:
+        raise ValueError
+    return number
+
+
+_TRUE = {"1", "t", "true", "yes", "on"}
+_FALSE = {"0", "f", "false", "no", "off", ""}
+
+
+def _switch(raw: Any) -> bool:
+    text = str(raw).strip().lower()
+    if text not in _TRUE | _FALSE:
+        raise ValueError
+    return text in _TRUE
+
+
+def _names(raw: Any) -> tuple[str, ...]:
+    parts = raw if isinstance(raw, list) else _text(raw).split(",")
+    return tuple(part.strip() for part in map(str, parts) if part.strip())
+
+
+def _kv_type(raw: Any) -> str:
+    if (text := _text(raw).lower()) not in ("", "f16", "q8_0", "q4_0"):
+        raise ValueError
+    return text or "f16"
+
+
+def _flash(raw: Any) -> str:
+    if (text := str(raw).strip().lower()) == "auto":
+        return "auto"
+    return "on" if _switch(text) else "off"
+
+
+_MULTIPLES = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+def _bytes(raw: Any) -> int:
+    """``8GB``, ``512MiB``, ``1000``; 0 means automatic."""
+    text = str(raw).strip().lower().removesuffix("b")
+    binary = text.endswith("i")
+    text = text.removesuffix("i")
+    if text and text[-1] in _MULTIPLES:
+        power = "kmgt".index(text[-1]) + 1
+        return int(float(text[:-1]) * (1024**power if binary else 1000**power))
+    return _whole(text)
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(name="home", parse=_text, expected="a directory", default=None,
+            meaning="the store, an OCI image layout; default `$XDG_DATA_HOME/lading`"),
+    Setting(name="host", parse=_text, expected="host:port", default="127.0.0.1:11434", ollama="OLLAMA_HOST",
+            meaning="where `serve` listens and where the other commands look for a server"),
+    Setting(name="registry", parse=_text, expected="a registry host", default="registry.ollama.ai",
+            meaning="the registry of a name without one"),
+    Setting(name="namespace", parse=_text, expected="a namespace", default="library",
+            meaning="the namespace of a bare name"),
+    Setting(name="insecure_registries", parse=_names, expected="hosts, separated by commas", default=(),
+            meaning="registries that may be reached over plain HTTP; loopback addresses always may"),
+    Setting(name="ca_file", parse=_optional_text, expected="a PEM file", default=None,
+            meaning="certificate authorities to trust for registries, instead of the system's"),
+    Setting(name="keep_alive", parse=lambda raw: raw if isinstance(raw, int) else _text(raw),
+            expected="a duration such as 5m", default="5m", ollama="OLLAMA_KEEP_ALIVE",
+            meaning="how long an idle model stays loaded; negative means for ever"),
+    Setting(name="context_length", parse=_whole, expected="a number of tokens", default=0,
+            ollama="OLLAMA_CONTEXT_LENGTH",
+            meaning="default num_ctx; 0 means 4096, or less where the model was trained for less"),
+    Setting(name="num_parallel", parse=_whole, expected="a whole number", default=0,
+            ollama="OLLAMA_NUM_PARALLEL",
+            meaning="requests that one model answers at once; 0 chooses from memory"),
+    Setting(name="max_loaded_models", parse=_whole, expected="a whole number", default=0,
+            ollama="OLLAMA_MAX_LOADED_MODELS", meaning="models loaded at once; 0 lets memory decide"),
+    Setting(name="max_queue", parse=_whole, expected="a whole number", default=512, ollama="OLLAMA_MAX_QUEUE",
+            meaning="requests that may wait for one model before others are told to come back"),
+    Setting(name="load_timeout", parse=lambda raw: raw if isinstance(raw, int) else _text(raw),
+            expected="a duration such as 5m", default="5m",
+            ollama="OLLAMA_LOAD_TIMEOUT", meaning="how long a load may make no progress"),
+    Setting(name="flash_attention", parse=_flash, expected="on, off or auto", default="auto",
+            ollama="OLLAMA_FLASH_ATTENTION", meaning="flash attention"),
+    Setting(name="kv_cache_type", parse=_kv_type, expected="f16, q8_0 or q4_0", default="f16",
+            ollama="OLLAMA_KV_CACHE_TYPE", meaning="type of the attention cache"),
+    Setting(name="threads", parse=_whole, expected="a whole number", default=0,
+            meaning="threads of one model; 0 means one for each core"),
+    Setting(name="memory", parse=_bytes, expected="a size such as 8GB", default=0,
+            meaning="memory that all loaded models may take together; 0 means what is free"),
+    Setting(name="workers", parse=_whole, expected="a whole number", default=1,
+            meaning="web worker processes"),
+    Setting(name="origins", parse=_names, expected="origins, separated by commas", default=(),
+            ollama="OLLAMA_ORIGINS", meaning="web origins allowed beside the local ones"),
+    Setting(name="debug", parse=_switch, expected="true or false", default=False, ollama="OLLAMA_DEBUG",
+            meaning="log in detail, and show tracebacks of our own bugs"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is in force, by name, each with its origin. ``environ`` is the environment it was read from."""
+
+    values: Mapping[str, Value]
+    config_path: Path
+    environ: Mapping[str, str]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name].value
+
+    @property
+    def home(self) -> Path:
+        """The store's root, absolute."""
+        return Path(self["home"]).expanduser().absolute()
+
+    def read(self, variable: str) -> str | None:
+        """Another program's variable (``XDG_RUNTIME_DIR``), or None when unset or empty."""
+        return self.environ.get(variable) or None
+
+
+def read_settings(
+    flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """The settings in force. ``flags`` holds those of the command line, by name; None means not given.
+
+    Raises: BadSetting, naming the variable or file and what was expected.
+    """
+    env = dict(os.environ if environ is None else environ)
+    path = _config_path(env)
+    file = _read_config(path)
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    values = {setting.name: _resolve(setting, given, env, file, path) for setting in SETTINGS}
+    if values["home"].value is None:
+        data = Path(env.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+        values["home"] = Value(str(data / "lading"), values["home"].origin)
+    return Settings(values, path, env)
+
+
+def _resolve(
+    setting: Setting, flags: Mapping[str, Any], env: Mapping[str, str], file: Mapping[str, Any], path: Path
+) -> Value:
+    candidates = (
+        (flags.get(setting.name), "flag"),
+        (env.get(setting.variable), setting.variable),
+        (env.get(setting.ollama) if setting.ollama else None, setting.ollama or ""),
+        (file.get(setting.name), str(path)),
+    )
+    for raw, origin in candidates:
+        if raw is None or raw == "":
+            continue
+        try:
+            return Value(setting.parse(raw), origin)
+        except (ValueError, TypeError):
+            raise BadSetting(setting.name, raw, origin, setting.expected) from None
+    return Value(setting.default, "default")
+
+
+def _config_path(env: Mapping[str, str]) -> Path:
+    if explicit := env.get("LADING_CONFIG"):
+        return Path(explicit)
+    return Path(env.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "lading" / "config.toml"
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_CONFIG_SIZE + 1)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise BadSetting("config", str(path), str(path), f"a readable file ({error.strerror})") from error
+    if len(data) > MAX_CONFIG_SIZE:
+        raise BadSetting("config", len(data), str(path), f"at most {MAX_CONFIG_SIZE} bytes")
+    try:
+        table = tomllib.loads(data.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSetting("config", str(error), str(path), "TOML") from error
+    known = {setting.name for setting in SETTINGS}
+    for name in sorted(set(table) - known):
+        raise BadSetting(name, table[name], str(path), f"a known setting: {', '.join(sorted(known))}")
+    return table
