@@ -1,7 +1,7 @@
 """Frames: a 4-byte big-endian length, then that many bytes of JSON. The same on pipes and on the socket.
 
-A frame holds one struct, or a list of structs, of `protocol`; the decoder is told which. Lengths are checked before
-anything is allocated or parsed.
+A frame holds one struct, or a list of structs, of `protocol`; the decoder is told which. Lengths are checked
+before anything is allocated or parsed.
 """
 
 from __future__ import annotations

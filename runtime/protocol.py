@@ -5,11 +5,11 @@ Three conversations:
 * **spec** (runner's stdin): one `LoadSpec` frame. The pipe then stays open and silent: its end means that the
   parent is gone, and the runner goes too.
 * **status** (runner's stdout): frames of `Loading`, then one `Ready` or `LoadFailed`.
-* **requests** (the Unix socket): clients send lists of requests; the runner answers with lists of events. Each
-  request carries an ``id``, chosen by the client and unique among its unfinished requests on that connection; each
-  event says whose it is. `Generate` is answered by ``Started (Text | Thinking | ToolCall)* End`` or, at any point,
-  by one `Failed`; every other request but `Cancel` by one result or one `Failed`. A lost connection cancels what it
-  had asked for.
+* **requests** (the Unix socket): clients send lists of requests; the runner answers with lists of events.
+  Each request carries an ``id``, chosen by the client and unique among its unfinished requests on that
+  connection; each event says whose it is. `Generate` is answered by ``Started (Text | Thinking | ToolCall)*
+  End`` or, at any point, by one `Failed`; every other request but `Cancel` by one result or one `Failed`. A
+  lost connection cancels what it had asked for.
 
 Durations are nanoseconds, sizes bytes. Absent optional fields are left off the wire.
 """
@@ -168,9 +168,11 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Generate(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="generate"):
-    """Generate text: from a conversation (`messages`), or from a `prompt`, which the template wraps unless `raw`.
+    """Generate text: from a conversation (`messages`), or from a `prompt`, which the template wraps unless
+    `raw`.
 
-    A prompt may follow earlier `messages` and have a `system`; it may come with a `suffix` (fill in the middle).
+    A prompt may follow earlier `messages` and have a `system`; it may come with a `suffix` (fill in the
+    middle).
     """
 
     id: int
