@@ -1,0 +1,76 @@
+"""What is wrong with a GGUF file: one problem, and the error that carries all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ..modelfile.errors import InputError
+
+# A hostile file can be wrong in 65,536 places; the message stays readable.
+SHOWN_PROBLEMS = 20
+_SHOWN_TEXT = 80
+
+
+class ProblemCode(StrEnum):
+    """The class of a problem, for programs."""
+
+    NOT_GGUF = "not_gguf"
+    UNSUPPORTED_VERSION = "unsupported_version"
+    UNSUPPORTED_ARCHITECTURE = "unsupported_architecture"
+    TRUNCATED = "truncated"
+    TOO_LARGE = "too_large"
+    BAD_METADATA = "bad_metadata"
+    BAD_TENSOR = "bad_tensor"
+    BAD_LAYOUT = "bad_layout"
+    BAD_VOCABULARY = "bad_vocabulary"
+    BAD_SPLIT = "bad_split"
+    WRONG_KIND = "wrong_kind"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One violated rule: where it is (``key 'x'``, ``tensor 'y'``, empty for the file) and what is wrong."""
+
+    code: ProblemCode
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" if self.where else self.what
+
+
+class BadGguf(InputError):
+    """A file is not a GGUF file that can be loaded safely. ``problems`` holds every violation found.
+
+    The message names the file and lists the problems, the first of them on the first line when alone.
+    """
+
+    def __init__(self, name: str, problems: Iterable[Problem], *, hint: str | None = None) -> None:
+        self.name = name
+        self.problems = tuple(problems)
+        super().__init__(_message(name, self.problems), hint=hint)
+
+    @property
+    def codes(self) -> frozenset[ProblemCode]:
+        return frozenset(problem.code for problem in self.problems)
+
+
+def quoted(text: str | bytes) -> str:
+    """Text out of an untrusted file, fit for a message: one line, control characters escaped, bounded."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
+    if len(text) > _SHOWN_TEXT:
+        return f"{text[:_SHOWN_TEXT]!r}… ({len(text):,} characters)"
+    return repr(text)
+
+
+def _message(name: str, problems: tuple[Problem, ...]) -> str:
+    if len(problems) == 1:
+        return f"checking {name}: {problems[0]}"
+    lines = [f"checking {name}: {len(problems)} problems"]
+    lines += [f"  {problem}" for problem in problems[:SHOWN_PROBLEMS]]
+    if len(problems) > SHOWN_PROBLEMS:
+        lines.append(f"  and {len(problems) - SHOWN_PROBLEMS} more")
+    return "\n".join(lines)
