@@ -1,7 +1,7 @@
-"""What the keeper and its callers say to each other: plain structs, so that they may cross a process boundary.
+"""What the keeper and its callers say to each other, as plain structs: they may cross a process boundary.
 
-A **grant** is the right to use a runner now: where its socket is, and what the caller must know of the model. It
-needs no release. It keeps the runner for a short grace; from then on the runner's own activity keeps it, so that a
+A **grant** is the right to use a runner now: where its socket is, and what the caller must know of the model.
+It needs no release. It keeps the runner for a short grace; from then on the runner's own activity keeps it: a
 caller that is killed leaves nothing behind.
 """
 

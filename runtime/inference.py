@@ -1,7 +1,8 @@
 """What a request handler, or ``lading run``, calls: a request in, a stream of events out.
 
-`Inference` acquires a runner from the keeper, puts the model's own system prompt and messages before the request's,
-and passes on what the runner says. It knows no HTTP dialect. Closing the iterator cancels the generation.
+`Inference` acquires a runner from the keeper, puts the model's own system prompt and messages before the
+request's, and passes on what the runner says. It knows no HTTP dialect. Closing the iterator cancels the
+generation.
 """
 
 from __future__ import annotations

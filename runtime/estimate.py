@@ -1,0 +1,149 @@
+"""How much memory a model will take, before it is loaded.
+
+The KV cache is exact: cells, times keys and values of a token, times bytes of the cache's type. Compute
+buffers follow the widest moment of llama.cpp's graph, found by measuring; ``tests/runtime/test_estimate.py``
+holds the measurements. Where a model is hybrid, its state is counted as if all layers had one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .errors import DoesNotFit
+from .model_shape import ModelShape, padded_context
+from .size_text import size_text
+
+MAX_PARALLEL = 8
+DEFAULT_BATCH = 512
+PROCESS_SIZE = 90_000_000
+"""A runner's own memory: interpreter and libraries, no model."""
+
+_BYTES_PER_ELEMENT: dict[str, float] = {
+    "f32": 4,
+    "f16": 2,
+    "bf16": 2,
+    "q8_0": 34 / 32,
+    "q5_1": 24 / 32,
+    "q5_0": 22 / 32,
+    "q4_1": 20 / 32,
+    "q4_0": 18 / 32,
+    "iq4_nl": 18 / 32,
+}
+_F32 = 4
+_RESERVE_NUM, _RESERVE_DEN = 10, 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryEstimate:
+    """Bytes."""
+
+    weights: int
+    kv: int
+    compute: int
+    process: int = PROCESS_SIZE
+
+    @property
+    def model(self) -> int:
+        """What `ps` calls the model's size."""
+        return self.weights + self.kv + self.compute
+
+    @property
+    def total(self) -> int:
+        """All that the runner takes."""
+        return self.model + self.process
+
+    @property
+    def wanted(self) -> int:
+        """What must be free for a load: a tenth more than the model, since estimates err."""
+        return self.total + self.model * _RESERVE_NUM // _RESERVE_DEN
+
+    def __str__(self) -> str:
+        return (
+            f"weights {size_text(self.weights)}, KV cache {size_text(self.kv)}, "
+            f"compute {size_text(self.compute)}, runner {size_text(self.process)}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadShape:
+    """How the model would be loaded."""
+
+    n_ctx: int
+    """Context of one sequence, tokens."""
+    n_parallel: int = 1
+    n_batch: int = DEFAULT_BATCH
+    kv_cache_type: str = "f16"
+    flash_attention: bool = True
+    n_outputs: int = 0
+    """Most tokens of one step that logits are computed for; 0: all."""
+
+
+def estimate(shape: ModelShape, load: LoadShape, *, weights: int) -> MemoryEstimate:
+    """``weights``: bytes of all tensors, projector and adapters included."""
+    cells = padded_context(load.n_ctx)
+    windowed = min(cells, padded_context(shape.window + load.n_batch))
+    elements = cells * shape.key_value + windowed * shape.windowed_key_value
+    sequence = int(elements * _BYTES_PER_ELEMENT[load.kv_cache_type]) + shape.recurrent * _F32
+    caches = (cells if shape.key_value else 0, windowed if shape.windowed_key_value else 0)
+    return MemoryEstimate(
+        weights=weights, kv=sequence * load.n_parallel, compute=_compute(shape, load, caches)
+    )
+
+
+def _compute(shape: ModelShape, load: LoadShape, caches: tuple[int, int]) -> int:
+    """The larger of the two wide moments: inside a layer, and at the logits."""
+    batch, embedding = load.n_batch, shape.embedding
+    attention = 3 * embedding + 3 * shape.attention
+    if load.flash_attention:
+        mask, layer = 2 * sum(caches) * batch, max(3 * shape.feed_forward + 4 * embedding, attention)
+    else:
+        mask, layer = _F32 * sum(caches) * batch, max(caches) * shape.heads + attention
+    logits = shape.vocabulary * (load.n_outputs or batch)
+    output = shape.vocabulary * load.n_parallel
+    widest = max(mask + layer * batch * _F32, (logits + 2 * embedding * batch) * _F32)
+    return widest + output * _F32
+
+
+def choose_parallel(
+    shape: ModelShape, load: LoadShape, *, weights: int, available: int, most: int = MAX_PARALLEL
+) -> int:
+    """How many sequences to set up: as many of 8, 4, 2, 1 as fit, while their KV cache stays below half the
+    weights or half a gibibyte."""
+    allowed = max(weights // 2, 512 * 1024 * 1024)
+    count = most
+    while count > 1:
+        guess = estimate(shape, replace(load, n_parallel=count), weights=weights)
+        if guess.kv <= allowed and guess.wanted <= available:
+            break
+        count //= 2
+    return max(count, 1)
+
+
+def require_fit(model: str, need: MemoryEstimate, load: LoadShape, *, available: int) -> None:
+    """Nothing, or the refusal with figures and what to do about them.
+
+    Raises: DoesNotFit.
+    """
+    if need.wanted <= available:
+        return
+    raise DoesNotFit(
+        model,
+        needed=need.wanted,
+        available=available,
+        breakdown=str(need),
+        hint=_remedy(need, load, available),
+    )
+
+
+def _remedy(need: MemoryEstimate, load: LoadShape, available: int) -> str:
+    without_kv = MemoryEstimate(weights=need.weights, kv=0, compute=need.compute)
+    if without_kv.wanted < available and need.kv:
+        room = (available - without_kv.wanted) / 1.1
+        tokens = int(load.n_ctx * load.n_parallel * room / need.kv) // 256 * 256
+        if load.n_parallel > 1:
+            return (
+                f"answer fewer requests at once (num_parallel is {load.n_parallel}), or set a smaller num_ctx"
+            )
+        if tokens >= 256:
+            return f"set num_ctx at most {tokens} (it is {load.n_ctx}), or kv_cache_type q8_0"
+    return "use a smaller quantisation of the model, or a machine with more memory"
