@@ -89,9 +89,9 @@ def parse_build_arguments(pairs: list[str]) -> dict[str, str]:
 def create(
     context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The name to give it.")],
-    file: Annotated[
-        Path, typer.Option("--file", "-f", help="The Modelfile; - is standard input.")
-    ] = Path("Modelfile"),
+    file: Annotated[Path, typer.Option("--file", "-f", help="The Modelfile; - is standard input.")] = Path(
+        "Modelfile"
+    ),
     build_arg: Annotated[
         list[str] | None, typer.Option("--build-arg", metavar="NAME=VALUE", help="A value for an ARG.")
     ] = None,
@@ -122,7 +122,9 @@ def create(
     print(result.manifest.descriptor.digest)
 
 
-def _base_model(session: Session, reference: Reference, progress: ProgressSink, *, insecure: bool) -> Manifest:
+def _base_model(
+    session: Session, reference: Reference, progress: ProgressSink, *, insecure: bool
+) -> Manifest:
     """The manifest of a FROM model, pulled where it is not in the store."""
     from ..oci.errors import ModelNotFound
 

@@ -20,7 +20,9 @@ FilesArgument = Annotated[
 def fmt(
     files: FilesArgument = None,
     write: Annotated[bool, typer.Option("--write", "-w", help="Rewrite the files in place.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; fail if a file would change.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; fail if a file would change.")
+    ] = False,
 ) -> None:
     """Print Modelfiles in canonical form."""
     from ..modelfile.formatter import format_modelfile
@@ -68,7 +70,8 @@ def lint(
         )
     else:
         for path, diagnostic in found:
-            print(f"{path}:{diagnostic.span.line}:{diagnostic.span.column}: {diagnostic.code} {diagnostic.message}")
+            span = diagnostic.span
+            print(f"{path}:{span.line}:{span.column}: {diagnostic.code} {diagnostic.message}")
     if found:
         raise typer.Exit(ExitCode.FAILURE)
 

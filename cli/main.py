@@ -18,7 +18,7 @@ from .exit_code import ExitCode, exit_code_of
 from .session import Session
 from .settings import read_settings
 
-HELP = """Docker for models: build GGUF models from a Modelfile into OCI artifacts, push and pull them, serve them.
+HELP = """Docker for models: build models from a Modelfile into OCI artifacts, push, pull and serve them.
 
 Packaging commands work on the local store and need no server. `run` uses a server where one answers.
 """
@@ -63,7 +63,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code. Everything that can go wrong is printed here, and only here."""
     command = typer.main.get_command(_create_app())
     try:
-        code = command.main(list(arguments), prog_name="lading", complete_var="_LADING_COMPLETE", standalone_mode=False)
+        code = command.main(
+            list(arguments), prog_name="lading", complete_var="_LADING_COMPLETE", standalone_mode=False
+        )
         sys.stdout.flush()
     except LadingError as error:
         return _report(error)
@@ -73,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has left (`lading ls | head -1`): no error, but nothing may be flushed later.
+        # The reader of our output has left (`lading ls | head -1`): no error, but nothing may be flushed now.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
     except Exception as error:

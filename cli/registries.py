@@ -24,7 +24,7 @@ def pull(
     client = session.registry_client(insecure=insecure, reference=reference)
     with show_progress(quiet=quiet) as progress:
         manifest = pull_model(session.store(), client, reference, progress=progress)
-    print(f"{reference.display}@{manifest.descriptor.digest}")
+    print(f"{session.display(reference)}@{manifest.descriptor.digest}")
 
 
 def push(
@@ -45,7 +45,7 @@ def push(
     client = session.registry_client(insecure=insecure, reference=destination)
     with show_progress(quiet=quiet) as progress:
         descriptor = push_model(session.store(), client, reference, target=destination, progress=progress)
-    print(f"{destination.display}@{descriptor.digest}")
+    print(f"{session.display(destination)}@{descriptor.digest}")
 
 
 def registry(

@@ -6,7 +6,8 @@ Heavy parts are imported when first asked for, so that a command pays only for w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -17,9 +18,11 @@ from ..oci.store import Store
 from .settings import Settings
 
 if TYPE_CHECKING:
+    from ..oci.credentials import Credentials
     from ..oci.manifest import Manifest
     from ..oci.registry import RegistryClient
     from ..oci.registry_settings import RegistrySettings
+    from ..runtime.settings import RuntimeSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +56,72 @@ class Session:
         """
         return self.store().resolve(self.reference(text))
 
-    def registry_client(self, *, insecure: bool = False, reference: Reference | None = None) -> RegistryClient:
+    def display(self, reference: Reference) -> str:
+        """The shortest name that `reference` reads back as the same model."""
+        return reference.shortened(self.settings["registry"], self.settings["namespace"])
+
+    def runtime_settings(self) -> RuntimeSettings:
+        """How this machine runs models.
+
+        Raises: BadKeepAlive for a duration that cannot be read.
+        """
+        from ..runtime.keep_alive import parse_keep_alive_setting
+        from ..runtime.settings import RuntimeSettings
+
+        settings = self.settings
+        return RuntimeSettings(
+            num_parallel=settings["num_parallel"],
+            context_length=settings["context_length"],
+            keep_alive_s=parse_keep_alive_setting(str(settings["keep_alive"])),
+            max_queue=settings["max_queue"],
+            max_loaded_models=settings["max_loaded_models"],
+            memory_budget=settings["memory"],
+            load_timeout_s=parse_keep_alive_setting(str(settings["load_timeout"])),
+            kv_cache_type=settings["kv_cache_type"],
+            flash_attention=settings["flash_attention"],
+            threads=settings["threads"],
+        )
+
+    def registry_client(
+        self, *, insecure: bool = False, reference: Reference | None = None
+    ) -> RegistryClient:
         """A client for registries; ``insecure`` allows plain HTTP to the registry of ``reference``."""
         from ..oci.registry import RegistryClient
 
-        settings = self.registry_settings()
+        plain_http = tuple(self.settings["insecure_registries"])
         if insecure and reference is not None:
-            settings = replace(settings, plain_http=(*settings.plain_http, reference.registry))
-        return RegistryClient(settings, self._credentials())
+            plain_http = (*plain_http, reference.registry)
+        return RegistryClient(self._registry_settings(plain_http), self._credentials())
+
+    def _registry_settings(self, plain_http: tuple[str, ...]) -> RegistrySettings:
+        from ..oci.registry_settings import RegistrySettings
+
+        proxies = {
+            scheme: url
+            for scheme in ("http", "https")
+            if (url := self._read_either_case(f"{scheme.upper()}_PROXY")) is not None
+        }
+        ca_file = self.settings["ca_file"]
+        return RegistrySettings(
+            plain_http=plain_http,
+            ca_file=Path(ca_file).expanduser() if ca_file else None,
+            proxies=proxies,
+            no_proxy=tuple(
+                filter(None, (self._read_either_case("NO_PROXY") or "").replace(" ", "").split(","))
+            ),
+        )
+
+    def _credentials(self) -> Credentials:
+        from ..oci.credential_helper import HelperSettings
+        from ..oci.credentials import CredentialFiles, default_files
+
+        environ = self.settings.environ
+        return CredentialFiles(
+            paths=default_files(environ, Path.home()), helpers=HelperSettings(environment=environ)
+        )
+
+    def _read_either_case(self, variable: str) -> str | None:
+        return self.settings.read(variable) or self.settings.read(variable.lower())
 
 
 def session_of(context: typer.Context) -> Session:
@@ -69,14 +130,15 @@ def session_of(context: typer.Context) -> Session:
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """Names of local models that begin with ``incomplete``, for the shell; nothing when the store is unreadable."""
+    """Names of local models that begin with ``incomplete``; nothing when the store is unreadable."""
     from .settings import read_settings
 
     try:
-        tags = Session(read_settings()).store().tags()
+        session = Session(read_settings())
+        tags = session.store().tags()
     except LadingError:
         return []
-    return [name for tag in tags if (name := tag.reference.display).startswith(incomplete)]
+    return [name for tag in tags if (name := session.display(tag.reference)).startswith(incomplete)]
 
 
 ModelArgument = Annotated[

@@ -57,7 +57,9 @@ def test_dependencies_point_one_way() -> None:
         parts = module.split(".")
         if parts[0] == "lading" and len(parts) > 1 and parts[1] in LAYERS[importer + 1 :]:
             wrong.append(f"{path.relative_to(ROOT)}:{line} imports {module}")
-    assert not wrong, "imports against the direction cli → server → runtime → oci → modelfile:\n" + "\n".join(wrong)
+    assert not wrong, "imports against the direction cli → server → runtime → oci → modelfile:\n" + "\n".join(
+        wrong
+    )
 
 
 def test_source_folders_import_each_other_relatively() -> None:
@@ -65,7 +67,9 @@ def test_source_folders_import_each_other_relatively() -> None:
         f"{path.relative_to(ROOT)}:{node.lineno} imports {node.module}"
         for path in _sources()
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").split(".")[0] == "lading"
+        if isinstance(node, ast.ImportFrom)
+        and not node.level
+        and (node.module or "").split(".")[0] == "lading"
     ]
     assert not wrong, "absolute imports of our own packages in source folders:\n" + "\n".join(wrong)
 
@@ -99,7 +103,18 @@ def _is_os(node: ast.expr) -> bool:
     return isinstance(node, ast.Name) and node.id == "os"
 
 
-HEAVY = ("llama_cpp", "llguidance", "numpy", "falcon", "gunicorn", "oras", "requests", "rich", "jinja2", "lark")
+HEAVY = (
+    "llama_cpp",
+    "llguidance",
+    "numpy",
+    "falcon",
+    "gunicorn",
+    "oras",
+    "requests",
+    "rich",
+    "jinja2",
+    "lark",
+)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["ls"], ["version"]], ids=" ".join)

@@ -71,7 +71,9 @@ def test_installed_wheel_runs(distributions: Path, tmp_path: Path) -> None:
     python = environment / "bin" / "python"
     (wheel,) = distributions.glob("*.whl")
     subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)], check=True, cwd=tmp_path
+        [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)],
+        check=True,
+        cwd=tmp_path,
     )
     # The dependencies come from the environment that runs this test: compiling them again proves nothing.
     paths = [path for path in sys.path if path.endswith("site-packages")]
@@ -96,6 +98,10 @@ def test_installed_wheel_runs(distributions: Path, tmp_path: Path) -> None:
 
 
 def test_no_source_folder_is_importable_at_top_level(tmp_path: Path) -> None:
-    probe = f"import importlib.util as u, sys; sys.exit(str([n for n in {FOLDERS!r} if u.find_spec(n)] or ''))"
-    done = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, check=False)
+    probe = (
+        f"import importlib.util as u, sys; sys.exit(str([n for n in {FOLDERS!r} if u.find_spec(n)] or ''))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.stderr.strip() == "", done.stderr

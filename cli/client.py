@@ -1,0 +1,143 @@
+"""Talking to a running server: the few calls that commands make, over Ollama's native API.
+
+The owner of `requests` in this folder; it is imported on first use.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..modelfile.errors import (
+    BusyError,
+    InputError,
+    LadingError,
+    NotAuthorisedError,
+    NotFoundError,
+    UnreachableError,
+)
+from .address import parse_address
+
+if TYPE_CHECKING:
+    from requests import Response
+
+CONNECT_TIMEOUT_S = 2.0
+ANSWER_TIMEOUT_S = 600.0
+"""A model may have to be loaded before the first byte of an answer."""
+MAX_LINE_SIZE = 16 << 20
+
+
+class ServerUnreachable(UnreachableError):
+    """No server answers at the address of the settings."""
+
+    def __init__(self, address: str, cause: str) -> None:
+        self.address = address
+        super().__init__(
+            f"connecting to the server at {address}: {cause}",
+            hint="`lading serve` starts one; LADING_HOST says where to look",
+        )
+
+
+class AnswerBroken(LadingError):
+    """The server ended an answer before it was complete."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        super().__init__(
+            f"reading the answer of the server at {address}: it broke off", hint="see the server's log"
+        )
+
+
+_KINDS: dict[int, type[LadingError]] = {
+    400: InputError,
+    401: NotAuthorisedError,
+    403: NotAuthorisedError,
+    404: NotFoundError,
+    503: BusyError,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerClient:
+    """A server's address, ``http://host:port``."""
+
+    url: str
+
+    @classmethod
+    def at(cls, address: str) -> ServerClient:
+        """The server that listens at ``address``; one that listens everywhere is asked on loopback.
+
+        Raises: BadAddress.
+        """
+        host, port = parse_address(address, default_port=11434)
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        scheme = "https" if address.startswith("https://") else "http"
+        return cls(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
+
+    def answers(self) -> bool:
+        """Whether a server answers here, now."""
+        try:
+            self.call("GET", "/api/version", timeout=CONNECT_TIMEOUT_S)
+        except LadingError:
+            return False
+        return True
+
+    def call(
+        self, method: str, path: str, body: object = None, *, timeout: float = ANSWER_TIMEOUT_S
+    ) -> dict[str, Any]:
+        """One request, one JSON object back (empty for an empty reply).
+
+        Raises: ServerUnreachable, or the error that the reply's status stands for, with the server's words.
+        """
+        with self._send(method, path, body, timeout=timeout, stream=False) as response:
+            try:
+                value = response.json() if response.content else {}
+            except ValueError as error:
+                raise ServerUnreachable(self.url, "it does not speak this protocol") from error
+        return value if isinstance(value, dict) else {}
+
+    def stream(self, path: str, body: object) -> Iterator[dict[str, Any]]:
+        """One request, many JSON objects back. Closing the iterator closes the connection, which cancels.
+
+        Raises: as `call`; AnswerBroken when the connection ends in the middle.
+        """
+        import requests
+
+        with self._send("POST", path, body, timeout=ANSWER_TIMEOUT_S, stream=True) as response:
+            try:
+                for line in response.iter_lines(chunk_size=None):
+                    if not line:
+                        continue
+                    value = json.loads(line)
+                    if isinstance(value, dict) and "error" in value:
+                        raise LadingError(str(value["error"]))
+                    yield value
+            except (requests.RequestException, ValueError) as error:
+                raise AnswerBroken(self.url) from error
+
+    def _send(self, method: str, path: str, body: object, *, timeout: float, stream: bool) -> Response:
+        import requests
+
+        session = requests.Session()
+        session.trust_env = False  # no proxy, no .netrc: this is our own server
+        try:
+            response = session.request(
+                method, self.url + path, json=body, timeout=(CONNECT_TIMEOUT_S, timeout), stream=stream
+            )
+        except requests.ConnectionError as error:
+            raise ServerUnreachable(self.url, "nothing listens there") from error
+        except requests.RequestException as error:
+            raise ServerUnreachable(self.url, type(error).__name__) from error
+        if response.status_code >= 400:
+            raise _error_of(response)
+        return response
+
+
+def _error_of(response: Response) -> LadingError:
+    try:
+        message = str(response.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        message = f"the server answered {response.status_code}"
+    return _KINDS.get(response.status_code, LadingError)(message)
