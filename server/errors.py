@@ -1,0 +1,172 @@
+"""What the HTTP boundary refuses by itself, and the one table from errors to HTTP.
+
+    InputError
+    ├── MissingBody        a POST or DELETE without a body
+    ├── BadBody            not JSON, or a field of a wrong type
+    ├── BadField           a field whose value makes no sense
+    └── BodyTooLarge       more bytes than allowed
+    NotFoundError
+    └── NoSuchModel        in the words of the route that was asked
+    BusyError
+    └── KeeperAway         the keeper process does not answer
+
+`problem_of` is the only place that turns an error into a status. Each dialect renders the `Problem` in its
+own shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..modelfile.errors import (
+    BusyError,
+    InputError,
+    IntegrityError,
+    InternalError,
+    LadingError,
+    NotAuthorisedError,
+    NotFoundError,
+    ResourceError,
+    UnreachableError,
+)
+from ..oci.errors import BadReference, ModelNotFound
+from ..runtime.errors import ModelRefused, PromptTooLong, QueueFull
+
+
+class MissingBody(InputError):
+    """The body is empty where one is needed."""
+
+    def __init__(self) -> None:
+        super().__init__("missing request body")
+
+
+class BadBody(InputError):
+    """The body is not the JSON that was expected."""
+
+
+class BadField(InputError):
+    """A field has a value that makes no sense; ``field`` names it."""
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class BodyTooLarge(InputError):
+    """The body has more than ``limit`` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"reading the request body: expected at most {limit} bytes, got more")
+        self.limit = limit
+
+
+class NoSuchModel(NotFoundError):
+    """No model of the name that was asked for; the words are Ollama's for the route."""
+
+
+class KeeperAway(BusyError):
+    """The process that owns the models does not answer; it is being started again."""
+
+    def __init__(self) -> None:
+        super().__init__("reaching the model keeper: no answer", hint="repeat the request in a moment")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table."""
+
+    kind: type[LadingError]
+    status: int
+    code: str
+    """A stable word for programs, as OpenAI's ``error.code``."""
+
+
+TABLE: Sequence[Row] = (
+    # The first row whose class fits wins: narrow classes stand before their bases.
+    Row(BodyTooLarge, 413, "request_too_large"),
+    Row(PromptTooLong, 400, "context_length_exceeded"),
+    Row(ModelRefused, 500, "model_refused"),
+    Row(QueueFull, 503, "queue_full"),
+    Row(NoSuchModel, 404, "model_not_found"),
+    Row(ModelNotFound, 404, "model_not_found"),
+    Row(InputError, 400, "invalid_request"),
+    Row(NotFoundError, 404, "not_found"),
+    Row(NotAuthorisedError, 401, "not_authorised"),
+    Row(UnreachableError, 502, "unreachable"),
+    Row(BusyError, 503, "busy"),
+    Row(ResourceError, 507, "insufficient_resources"),
+    Row(IntegrityError, 500, "corrupt"),
+    Row(InternalError, 500, "internal"),
+    Row(LadingError, 500, "internal"),
+)
+
+RETRY_AFTER_S = 1
+"""What a 503 asks clients to wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A failure, ready to be rendered by any dialect."""
+
+    status: int
+    code: str
+    text: str
+    param: str | None = None
+    """The field at fault, where there is one."""
+
+
+def problem_of(error: LadingError) -> Problem:
+    """The problem that an error of ours stands for."""
+    row = next(row for row in TABLE if isinstance(error, row.kind))
+    return Problem(row.status, row.code, _text(error), param=getattr(error, "field", None))
+
+
+def _text(error: LadingError) -> str:
+    """Ollama's words where clients look for them; else ours, with the hint."""
+    if isinstance(error, QueueFull):
+        return "server busy, please try again.  maximum pending requests exceeded"
+    if isinstance(error, ModelNotFound) or error.hint is None:
+        return error.message
+    return f"{error.message}; {error.hint}"
+
+
+@contextmanager
+def asked_for(model: str, words: str = "model '{}' not found") -> Iterator[None]:
+    """Speak of the model by the name that the client used, and in the words of its route.
+
+    Raises: NoSuchModel for ModelNotFound, BadField for BadReference.
+    """
+    try:
+        yield
+    except ModelNotFound as error:
+        raise NoSuchModel(words.format(model)) from error
+    except BadReference as error:
+        raise BadField("invalid model name", field="model") from error
+
+
+INTERNAL = Problem(500, "internal", "internal server error")
+"""What is said of an exception that is not ours; the log has the rest, under the request's id."""
+
+
+def native_body(problem: Problem) -> dict[str, object]:
+    """Ollama's shape."""
+    return {"error": problem.text}
+
+
+_OPENAI_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+}
+
+
+def openai_body(problem: Problem) -> dict[str, object]:
+    """OpenAI's shape: here alone a null is part of the contract."""
+    kind = _OPENAI_TYPES.get(problem.status, "api_error")
+    code = None if problem.code in ("invalid_request", "internal") else problem.code
+    return {"error": {"message": problem.text, "type": kind, "param": problem.param, "code": code}}

@@ -1,0 +1,174 @@
+"""What stands before the application: request ids, the Host and Origin rules, CORS, and the access log.
+
+Pure ASGI, so that it covers every route, errors and streams, up to a response's last byte. The log has no
+query strings, no prompts and no answers; what a handler wants in it goes through `note`.
+
+Rules for editing this file: a request refused here must not have reached the application.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from .origin import HostRules, OriginRules
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_FACTS = "lading.facts"
+_REQUEST_ID = "lading.request_id"
+_GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+_METHODS = b"GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
+_HEADERS = (
+    "authorization",
+    "content-type",
+    "user-agent",
+    "accept",
+    "x-requested-with",
+    "openai-beta",
+    "x-api-key",
+)
+_HEADER_PREFIXES = ("x-stainless-", "anthropic-")
+_MAX_AGE_S = 12 * 3600
+_EXPOSED = b"x-request-id,retry-after,docker-content-digest,link,location"
+
+log = logging.getLogger("lading.access")
+
+
+def request_id(scope: Scope) -> str:
+    return str(scope.get(_REQUEST_ID, ""))
+
+
+def note(scope: Scope, **facts: object) -> None:
+    """Add facts (a model's name, counts; never content) to the request's line in the log."""
+    scope.setdefault(_FACTS, {}).update(facts)
+
+
+class Guard:
+    """The ASGI application that wraps another."""
+
+    def __init__(
+        self, app: Application, *, hosts: HostRules, origins: OriginRules, access_log: bool = True
+    ) -> None:
+        self._app = app
+        self._hosts = hosts
+        self._origins = origins
+        self._access_log = access_log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = _first_values(scope)
+        given = headers.get(b"x-request-id", b"")
+        scope[_REQUEST_ID] = given.decode() if _GOOD_ID.fullmatch(given) else secrets.token_hex(8)
+        watched = _Watched(send, self._response_headers(scope, headers))
+        try:
+            await self._admit(scope, headers, receive, watched)
+        finally:
+            if self._access_log:
+                self._write_line(scope, watched)
+
+    async def _admit(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+        origin, host = headers.get(b"origin"), headers.get(b"host", b"")
+        if origin is not None and not self._origins.allows(_text(origin), _text(host)):
+            await _refuse(send)
+        elif origin is not None and scope["method"] == "OPTIONS":
+            await _answer_preflight(headers, send)
+        elif not self._hosts.allows(_text(host)):
+            await _refuse(send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _response_headers(self, scope: Scope, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+        extra = [(b"x-request-id", request_id(scope).encode())]
+        origin = headers.get(b"origin")
+        if origin is not None and self._origins.allows(_text(origin), _text(headers.get(b"host", b""))):
+            extra.append((b"access-control-allow-origin", b"*" if self._origins.everything else origin))
+            extra.append((b"access-control-expose-headers", _EXPOSED))
+            extra.append((b"vary", b"Origin"))
+        return extra
+
+    def _write_line(self, scope: Scope, watched: _Watched) -> None:
+        client = scope.get("client") or ("", 0)
+        facts: dict[str, object] = {
+            "request_id": request_id(scope),
+            "client": client[0],
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": watched.status,
+            "bytes": watched.sent,
+            "duration_ms": round((time.monotonic() - watched.began) * 1000, 3),
+        }
+        if not watched.finished:
+            facts["aborted"] = True
+        log.info("request", extra={"facts": facts | scope.get(_FACTS, {})})
+
+
+class _Watched:
+    """A `send` that adds headers and remembers what went out."""
+
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+        self._send = send
+        self._headers = headers
+        self.began = time.monotonic()
+        self.status = 0
+        self.sent = 0
+        self.finished = False
+
+    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
+        elif message["type"] == "http.response.body":
+            self.sent += len(message.get("body", b""))
+            self.finished = not message.get("more_body", False)
+        await self._send(message)
+
+
+def _first_values(scope: Scope) -> dict[bytes, bytes]:
+    """The headers that are looked at here; of repeated ones, a value that no rule accepts."""
+    values: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        lowered = name.lower()
+        values[lowered] = b"\x00" if lowered in values and lowered in (b"host", b"origin") else value
+    return values
+
+
+def _text(value: bytes) -> str:
+    return value.decode("latin-1")
+
+
+async def _refuse(send: Send) -> None:
+    """403 with an empty body, as Ollama."""
+    await _empty(send, 403, [])
+
+
+async def _answer_preflight(headers: dict[bytes, bytes], send: Send) -> None:
+    asked = [
+        name.strip().lower() for name in _text(headers.get(b"access-control-request-headers", b"")).split(",")
+    ]
+    allowed = [name for name in asked if name in _HEADERS or name.startswith(_HEADER_PREFIXES)]
+    await _empty(
+        send,
+        204,
+        [
+            (b"access-control-allow-methods", _METHODS),
+            (b"access-control-allow-headers", ",".join(allowed or _HEADERS).encode("latin-1")),
+            (b"access-control-max-age", str(_MAX_AGE_S).encode()),
+        ],
+    )
+
+
+async def _empty(send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    length = [] if status == 204 else [(b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": status, "headers": headers + length})
+    await send({"type": "http.response.body", "body": b""})

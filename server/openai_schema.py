@@ -1,0 +1,247 @@
+"""Requests and answers of the OpenAI API (``/v1/*``), as types.
+
+In answers a field that has a default is left out while it has that value. Two nulls are part of OpenAI's
+contract and written where it has them: ``finish_reason`` of a chunk that is not the last, and ``content`` of
+a message that has only tool calls.
+
+Source: OpenAI's API reference; Ollama's openai package for what ``reasoning`` means.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+
+class Request(msgspec.Struct):
+    """Base of requests: every field may be absent."""
+
+
+class Answer(msgspec.Struct, omit_defaults=True):
+    """Base of answers."""
+
+
+# Requests
+
+
+class FunctionIn(Request):
+    name: str = ""
+    arguments: str | dict[str, Any] = ""
+
+
+class ToolCallIn(Request):
+    id: str = ""
+    function: FunctionIn = msgspec.field(default_factory=FunctionIn)
+
+
+class MessageIn(Request):
+    role: str = ""
+    content: str | list[Any] = ""
+    name: str = ""
+    tool_calls: list[ToolCallIn] = []
+    tool_call_id: str = ""
+    reasoning: str = ""
+    reasoning_content: str = ""
+
+
+class StreamOptions(Request):
+    include_usage: bool = False
+
+
+class Reasoning(Request):
+    effort: str = ""
+
+
+class _Common(Request):
+    model: str = ""
+    stream: bool = False
+    stream_options: StreamOptions = msgspec.field(default_factory=StreamOptions)
+    max_tokens: int | None = None
+    seed: int | None = None
+    stop: str | list[str] = []
+    temperature: float | None = None
+    top_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: dict[str, float] = {}
+    n: int = 1
+    # Ours: what users of Ollama's /v1 ask for and cannot say there.
+    options: dict[str, Any] = {}
+    num_ctx: int | None = None
+    keep_alive: Any = None
+    top_k: int | None = None
+    min_p: float | None = None
+
+
+class ChatCompletionRequest(_Common):
+    messages: list[MessageIn] = []
+    max_completion_tokens: int | None = None
+    tools: list[dict[str, Any]] = []
+    tool_choice: Any = None
+    parallel_tool_calls: bool = True
+    response_format: dict[str, Any] = {}
+    reasoning_effort: str = ""
+    reasoning: Reasoning = msgspec.field(default_factory=Reasoning)
+    logprobs: bool = False
+    top_logprobs: int = 0
+
+
+class CompletionRequest(_Common):
+    prompt: str | list[Any] = ""
+    suffix: str = ""
+    echo: bool = False
+    logprobs: int | None = None
+
+
+class EmbeddingRequest(Request):
+    model: str = ""
+    input: Any = None
+    encoding_format: str = "float"
+    dimensions: int = 0
+    options: dict[str, Any] = {}
+    keep_alive: Any = None
+
+
+# Answers
+
+
+class PromptTokensDetails(Answer):
+    cached_tokens: int
+
+
+class Usage(Answer):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails | None = None
+
+
+class FunctionOut(Answer):
+    name: str
+    arguments: str
+
+
+class ToolCallOut(Answer):
+    id: str
+    type: Literal["function"]
+    function: FunctionOut
+
+
+class ToolCallDelta(Answer):
+    index: int
+    id: str
+    type: Literal["function"]
+    function: FunctionOut
+
+
+class LogprobAlternative(Answer):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class LogprobContent(Answer):
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[LogprobAlternative]
+
+
+class Logprobs(Answer):
+    content: list[LogprobContent]
+
+
+class MessageOut(Answer):
+    role: Literal["assistant"]
+    content: str | None
+    reasoning: str = ""
+    tool_calls: list[ToolCallOut] = []
+
+
+class Delta(Answer):
+    role: str = ""
+    content: str | msgspec.UnsetType = msgspec.UNSET
+    reasoning: str = ""
+    tool_calls: list[ToolCallDelta] = []
+
+
+class Choice(Answer):
+    index: int
+    message: MessageOut
+    finish_reason: str
+    logprobs: Logprobs | None = None
+
+
+class ChunkChoice(Answer):
+    index: int
+    delta: Delta
+    finish_reason: str | None
+    logprobs: Logprobs | None = None
+
+
+class ChatCompletion(Answer):
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[Choice]
+    usage: Usage
+
+
+class ChatCompletionChunk(Answer):
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
+
+
+class TextChoice(Answer):
+    index: int
+    text: str
+    finish_reason: str | None
+    logprobs: dict[str, Any] | None = None
+
+
+class TextCompletion(Answer):
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[TextChoice]
+    usage: Usage | None = None
+
+
+class EmbeddingRow(Answer):
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | tuple[float, ...] | str
+
+
+class EmbeddingUsage(Answer):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(Answer):
+    object: Literal["list"]
+    data: list[EmbeddingRow]
+    model: str
+    usage: EmbeddingUsage
+
+
+class ModelRow(Answer):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelList(Answer):
+    object: Literal["list"]
+    data: list[ModelRow]

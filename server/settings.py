@@ -1,0 +1,53 @@
+"""How the server runs: one frozen value, made in ``cli/`` and handed down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..runtime.settings import RuntimeSettings
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 11434
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds on what one client may take. Sizes in bytes, times in seconds."""
+
+    body: int = 32 * 1024 * 1024
+    header_s: float = 10.0
+    """From a connection's start (or the first byte of a later request) to the end of its headers."""
+    body_progress_s: float = 30.0
+    """Longest silence within a request body."""
+    write_stall_s: float = 60.0
+    """Longest time that a client may leave its socket full."""
+    connections: int = 1024
+    connections_per_ip: int = 256
+    """Loopback is not counted: a proxy on the same machine speaks for many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Settings of the REST server."""
+
+    store_root: Path
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    """0: a free one, which the log names."""
+    workers: int = 1
+    """Web processes. One serves some 50,000 events a second; models run elsewhere."""
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+    origins: tuple[str, ...] = ()
+    """Web origins allowed beside those of this machine; one ``*`` in each stands for anything."""
+    allowed_hosts: tuple[str, ...] = ()
+    """``Host`` names accepted beside this machine's own, while bound to loopback."""
+    limits: Limits = field(default_factory=Limits)
+    drain_s: float = 60.0
+    """How long running answers may take to finish once the server is told to stop."""
+    log_level: str = "info"
+    access_log: bool = True
+    registry: bool = True
+    """Serve the store as a registry at ``/v2/``."""
+    insecure_registries: tuple[str, ...] = ()
+    """Registry hosts that may be reached over plain HTTP."""

@@ -1,0 +1,124 @@
+"""From the runtime's events to a response's bytes, whatever the dialect.
+
+A stream is *opened* before the response starts: its first event is awaited, so that whatever fails before
+the first token (no such model, a bad template, a full queue) still gets its proper status.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Generic, Protocol, TypeVar, cast
+
+from ..modelfile.errors import InternalError, LadingError
+from ..runtime.inference import Done, InferenceEvent
+from .errors import INTERNAL, Problem, problem_of
+from .guard import Scope, note
+
+log = logging.getLogger("lading.server")
+
+_A = TypeVar("_A")
+_E = TypeVar("_E")
+_E_co = TypeVar("_E_co", covariant=True)
+
+
+class Stream(Protocol[_E_co]):
+    """Events that can be closed early, as async generators can."""
+
+    def __aiter__(self) -> AsyncIterator[_E_co]: ...
+    async def __anext__(self) -> _E_co: ...
+    async def aclose(self) -> None: ...
+
+
+class Opened(Generic[_E]):
+    """A stream whose first event is here. Close it with `aclose`; that cancels what makes the events."""
+
+    def __init__(self, first: _E, rest: Stream[_E]) -> None:
+        self._first = first
+        self._rest = rest
+
+    async def events(self) -> AsyncIterator[_E]:
+        """All events; to be iterated once."""
+        yield self._first
+        async for event in self._rest:
+            yield event
+
+    async def aclose(self) -> None:
+        await self._rest.aclose()
+
+
+async def open_stream(events: Stream[_E]) -> Opened[_E]:
+    """Await the first event. Raises what the stream raises; it is closed then."""
+    try:
+        return Opened(await anext(events), events)
+    except StopAsyncIteration:
+        raise InternalError("generating: expected events, got none") from None
+    except BaseException:
+        await events.aclose()
+        raise
+
+
+async def gathered(opened: Opened[_E], gather: Callable[[AsyncIterator[_E]], Awaitable[_A]]) -> _A:
+    """An answer that is not streamed. The stream is closed however this ends, by the client's leaving too."""
+    async with contextlib.aclosing(opened):
+        return await gather(opened.events())
+
+
+async def noted(events: AsyncIterator[InferenceEvent], scope: Scope) -> AsyncGenerator[InferenceEvent, None]:
+    """The same events; the counters of the last go to the access log."""
+    try:
+        async for event in events:
+            if isinstance(event, Done):
+                note(
+                    scope,
+                    done_reason=event.reason,
+                    prompt_tokens=event.usage.prompt_tokens,
+                    cached_tokens=event.usage.cached_tokens,
+                    eval_tokens=event.usage.eval_tokens,
+                    load_ms=round(event.load_duration_ns / 1e6, 3),
+                )
+            yield event
+    finally:
+        await cast(Stream[InferenceEvent], events).aclose()
+
+
+class Body(Generic[_E]):
+    """The bytes of a streamed answer. Falcon awaits `close` when the response ends, however it ends."""
+
+    def __init__(
+        self,
+        opened: Opened[_E],
+        encode: Callable[[AsyncIterator[_E]], AsyncIterator[bytes]],
+        encode_problem: Callable[[Problem], bytes],
+    ) -> None:
+        self._opened = opened
+        self._chunks = _encoded(opened, encode, encode_problem)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._chunks
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._chunks)
+
+    async def close(self) -> None:
+        await self._chunks.aclose()
+        await self._opened.aclose()
+
+
+async def _encoded(
+    opened: Opened[_E],
+    encode: Callable[[AsyncIterator[_E]], AsyncIterator[bytes]],
+    encode_problem: Callable[[Problem], bytes],
+) -> AsyncGenerator[bytes, None]:
+    """What is sent; a failure becomes the dialect's last line, for the status has gone out."""
+    try:
+        async for chunk in encode(opened.events()):
+            yield chunk
+    except LadingError as error:
+        problem = problem_of(error)
+        log.warning("a stream failed", extra={"facts": {"status": problem.status, "error": problem.text}})
+        yield encode_problem(problem)
+    except Exception:  # the HTTP boundary: nothing above could tell the client any more
+        log.exception("a stream failed")
+        yield encode_problem(INTERNAL)
