@@ -114,9 +114,7 @@ class _Checker:
             return
         if type_ is not ValueType.FLOAT32:
             self._note(suffix, f"is of type {type_}, expected float32")
-        elif isinstance(value, float) and not (
-            isfinite(value) and (value > 0 or not positive and value == 0)
-        ):
+        elif isinstance(value, float) and (not isfinite(value) or value < 0 or (positive and not value)):
             self._note(suffix, f"is {value}, expected a finite number {'above' if positive else 'from'} 0")
 
     def _rope_scaling(self) -> None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ..modelfile.errors import InputError
+from .errors import quoted as quoted_text
 
 # A hostile file can be wrong in 65,536 places; the message stays readable.
 SHOWN_PROBLEMS = 20
-_SHOWN_TEXT = 80
+_SHOWN_SIZE = 400
 
 
 class ProblemCode(StrEnum):
@@ -58,12 +59,10 @@ class BadGguf(InputError):
 
 
 def quoted(text: str | bytes) -> str:
-    """Text out of an untrusted file, fit for a message: one line, control characters escaped, bounded."""
+    """Text out of an untrusted file, fit for a message: one line, escaped, bounded."""
     if isinstance(text, bytes):
-        text = text.decode("utf-8", "backslashreplace")
-    if len(text) > _SHOWN_TEXT:
-        return f"{text[:_SHOWN_TEXT]!r}… ({len(text):,} characters)"
-    return repr(text)
+        text = text[:_SHOWN_SIZE].decode("utf-8", "backslashreplace")
+    return quoted_text(text)
 
 
 def _message(name: str, problems: tuple[Problem, ...]) -> str:
