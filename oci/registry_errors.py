@@ -1,6 +1,10 @@
 """What can go wrong between us and a registry.
 
     LadingError
+    ├── NotFoundError
+    │   ├── ModelNotFound
+    │   │   └── RemoteModelNotFound   the registry has no such model
+    │   └── RemoteBlobNotFound        it has the model, but not one of its blobs
     ├── NotAuthorisedError
     │   └── RegistryDenied        credentials are missing, wrong, or not enough
     ├── BusyError
@@ -15,7 +19,36 @@ Text that a server sent appears only as `errors.quoted` shows it: bounded, escap
 
 from __future__ import annotations
 
-from ..modelfile.errors import BusyError, NotAuthorisedError, UnreachableError
+from ..modelfile.errors import BusyError, NotAuthorisedError, NotFoundError, UnreachableError
+from .digest import Digest
+from .errors import ModelNotFound
+from .reference import Reference
+
+
+class RemoteModelNotFound(ModelNotFound):
+    """The registry has no model of that name."""
+
+    def __init__(self, reference: Reference, registry: str) -> None:
+        NotFoundError.__init__(
+            self,
+            f"model '{reference.display}' not found at {registry}",
+            hint="check the spelling; a private model may need a login first",
+        )
+        self.reference = str(reference)
+        self.display = reference.display
+        self.registry = registry
+
+
+class RemoteBlobNotFound(NotFoundError):
+    """The registry lacks a blob that one of its manifests names."""
+
+    def __init__(self, digest: Digest, registry: str) -> None:
+        super().__init__(
+            f"blob {digest} not found at {registry}",
+            hint="the model there is incomplete: it must be pushed again",
+        )
+        self.digest = str(digest)
+        self.registry = registry
 
 
 class RegistryError(UnreachableError):

@@ -83,6 +83,7 @@ class Requester:
         self._chance = random.SystemRandom().random
         self._lock = threading.Lock()
         self._internal: dict[str, bool] = {}
+        self._answered: set[Origin] = set()
 
     def close(self) -> None:
         self._transport.close()
@@ -114,9 +115,12 @@ class Requester:
             try:
                 response = attempt_once()
             except RegistryUnreachable as error:
-                if not (error.transient and repeatable) or attempt >= policy.tries:
+                # A host that never answered is more likely misspelt or down than having a hiccup.
+                tries = policy.tries if registry in self._answered else min(2, policy.tries)
+                if not (error.transient and repeatable) or attempt >= tries:
                     raise
             else:
+                self._answered.add(registry)
                 if not retries_status(response.status_code, attempt=attempt, repeatable=repeatable):
                     return response
                 if attempt >= policy.tries:

@@ -172,9 +172,13 @@ def header_values(response: Response, name: str) -> list[str]:
     return list(response.raw.headers.getlist(name))
 
 
-def iter_body(response: Response, doing: str, *, piece: int = PIECE) -> Iterator[bytes]:
-    """The body in pieces, as it comes. Raises: RegistryUnreachable (transient) when it breaks off, also
-    when it ends before its Content-Length; RegistryError when it is encoded."""
+def iter_body(response: Response, doing: str, *, limit: int) -> Iterator[bytes]:
+    """The body in pieces of at most 1 MiB, as it comes; one byte beyond `limit` is read at most, so that
+    the caller sees that there is more.
+
+    Raises: RegistryUnreachable (transient) when it breaks off, also when it ends before its
+    Content-Length; RegistryError when it is encoded.
+    """
     origin = Origin.of(response.url)
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in {"", "identity"}:
@@ -182,7 +186,9 @@ def iter_body(response: Response, doing: str, *, piece: int = PIECE) -> Iterator
             origin.netloc, doing, f"expected a body as it is, got Content-Encoding {quoted(encoding)}"
         )
     try:
-        while data := response.raw.read(piece, decode_content=False):
+        left = limit + 1
+        while left > 0 and (data := response.raw.read(min(PIECE, left), decode_content=False)):
+            left -= len(data)
             yield data
     except _FOREIGN as error:
         _translate(error, origin, doing)
@@ -190,10 +196,10 @@ def iter_body(response: Response, doing: str, *, piece: int = PIECE) -> Iterator
 
 def read_body(response: Response, limit: int, doing: str) -> bytes:
     """The whole body, closing the response. Raises: RegistryError when it is longer than `limit` bytes
-    (no more than one piece beyond it is read), and what `iter_body` raises."""
+    (the rest is not read), and what `iter_body` raises."""
     with contextlib.closing(response):
         data = bytearray()
-        for piece in iter_body(response, doing, piece=min(PIECE, limit + 1)):
+        for piece in iter_body(response, doing, limit=limit):
             data += piece
             if len(data) > limit:
                 raise RegistryError(
