@@ -43,7 +43,8 @@ def _start(
     context.obj = Session(read_settings({"debug": True if debug else None}))
 
 
-def _create_app() -> typer.Typer:
+def create_app() -> typer.Typer:
+    """The application, with every command."""
     # No rich markup: plain help starts three times as fast, and reads the same in a pipe.
     app = typer.Typer(
         name="lading",
@@ -61,7 +62,7 @@ def _create_app() -> typer.Typer:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code. Everything that can go wrong is printed here, and only here."""
-    command = typer.main.get_command(_create_app())
+    command = typer.main.get_command(create_app())
     try:
         code = command.main(
             list(arguments), prog_name="lading", complete_var="_LADING_COMPLETE", standalone_mode=False

@@ -1,0 +1,117 @@
+"""Fill the tables of the documentation from the code that they describe.
+
+    python docs/generate.py            rewrite the pages
+    python docs/generate.py --check    exit with 1 if a page is not what this would write
+
+A page holds ``<!-- begin NAME -->`` and ``<!-- end NAME -->``; what stands between is replaced.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import typer
+
+from lading.cli.exit_code import ExitCode
+from lading.cli.main import create_app
+from lading.cli.settings import SETTINGS
+from lading.modelfile.linter import RULES
+from lading.modelfile.parameters import PARAMETERS
+
+DOCS = Path(__file__).parent
+PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md"]
+BLOCK = re.compile(r"(<!-- begin ([a-z-]+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; a `|` within a cell is escaped."""
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def parameters() -> str:
+    """What PARAMETER and a request's options may set."""
+    return table(
+        ("parameter", "type", "default", "range", "meaning"),
+        (
+            (
+                f"`{spec.name}`",
+                spec.type,
+                "automatic" if spec.default is None else f"`{spec.default}`",
+                spec.range,
+                f"{spec.meaning}{' *(decides how the model is loaded)*' if spec.load_time else ''}",
+            )
+            for spec in PARAMETERS.values()
+            if spec.deprecated is None
+        ),
+    )
+
+
+def lint_rules() -> str:
+    """What `lading lint` finds."""
+    return table(("code", "what it means"), ((rule.code, rule.meaning) for rule in RULES))
+
+
+def settings() -> str:
+    """Every setting, its variables and its default."""
+    return table(
+        ("in `config.toml`", "variables", "default", "meaning"),
+        (
+            (
+                f"`{setting.name}`",
+                ", ".join(f"`{name}`" for name in (setting.variable, setting.ollama) if name),
+                f"`{setting.default}`" if setting.default not in (None, (), False, 0) else "",
+                setting.meaning,
+            )
+            for setting in SETTINGS
+        ),
+    )
+
+
+def exit_codes() -> str:
+    """What the process exits with."""
+    return table(("code", "meaning"), ((int(code), code.meaning) for code in ExitCode))
+
+
+def commands() -> str:
+    """Every command that `--help` shows."""
+    group = typer.main.get_command(create_app())
+    context = typer.Context(group, info_name="lading")
+    rows = []
+    for name in group.list_commands(context):  # type: ignore[attr-defined]  # it is a group
+        command = group.get_command(context, name)  # type: ignore[attr-defined]
+        if not command.hidden:
+            rows.append((f"`lading {name}`", command.get_short_help_str(limit=200)))
+    return table(("command", "does"), rows)
+
+
+GENERATORS = {
+    "parameters": parameters,
+    "lint-rules": lint_rules,
+    "settings": settings,
+    "exit-codes": exit_codes,
+    "commands": commands,
+}
+
+
+def fill(text: str) -> str:
+    """``text`` with every block made anew."""
+    return BLOCK.sub(lambda match: f"{match[1]}\n{GENERATORS[match[2]]()}\n{match[3]}", text)
+
+
+def main() -> int:
+    stale = [page for page in PAGES if fill(page.read_text("utf-8")) != page.read_text("utf-8")]
+    if "--check" in sys.argv[1:]:
+        for page in stale:
+            print(f"{page.relative_to(DOCS.parent)} is out of date: python docs/generate.py", file=sys.stderr)
+        return 1 if stale else 0
+    for page in stale:
+        page.write_text(fill(page.read_text("utf-8")), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
