@@ -1,0 +1,50 @@
+"""Layers by what they are for, whatever dialect the manifest is written in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .descriptor import Descriptor
+from .digest import Digest
+
+
+class Role(StrEnum):
+    """What a layer is for. The value is what our annotation says."""
+
+    WEIGHTS = "weights"
+    PROJECTOR = "projector"
+    ADAPTER = "adapter"
+    DRAFT = "draft"
+    TEMPLATE_GO = "template"
+    TEMPLATE_JINJA = "chat-template"
+    SYSTEM = "system"
+    PARAMS = "params"
+    MESSAGES = "messages"
+    LICENSE = "license"
+    README = "readme"
+    DOC = "doc"
+    MODELFILE = "modelfile"
+    OTHER = "other"
+
+
+# the roles whose layers are GGUF files
+GGUF_ROLES = frozenset({Role.WEIGHTS, Role.PROJECTOR, Role.ADAPTER, Role.DRAFT})
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer and its role. ``filepath`` is where the layer's file belongs, relative; empty where unsaid."""
+
+    role: Role
+    descriptor: Descriptor
+    filepath: str = ""
+
+    @property
+    def digest(self) -> Digest:
+        return self.descriptor.digest
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.descriptor.size
