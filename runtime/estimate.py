@@ -27,7 +27,6 @@ _BYTES_PER_ELEMENT: dict[str, float] = {
     "q5_0": 22 / 32,
     "q4_1": 20 / 32,
     "q4_0": 18 / 32,
-    "iq4_nl": 18 / 32,
 }
 _F32 = 4
 _RESERVE_NUM, _RESERVE_DEN = 10, 100

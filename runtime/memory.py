@@ -50,6 +50,12 @@ def process_memory(pid: int) -> int:
     return 0
 
 
+def oom_kills() -> int:
+    """How often the kernel has killed a process of this control group for want of memory; 0 where unknown."""
+    groups = _own_groups()
+    return _field(groups[0] / "memory.events", "oom_kill") if groups else 0
+
+
 def _own_groups() -> list[Path]:
     """This process's control group (version 2) and all its parents: each may set a limit."""
     try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 FlashAttention = Literal["auto", "on", "off"]
 
 DEFAULT_CONTEXT = 4096
@@ -30,7 +30,7 @@ class RuntimeSettings:
     memory_budget: int = 0
     """Bytes that all loaded models together may take; 0: what the machine (or its control group) has free."""
     load_timeout_s: float = 300.0
-    """Least time that a load may take; big models get more (see `runner_process.load_time_allowed_s`)."""
+    """How long a load may go on without progress."""
     kv_cache_type: CacheType = "f16"
     flash_attention: FlashAttention = "auto"
     threads: int = 0
@@ -38,5 +38,7 @@ class RuntimeSettings:
     runtime_dir: Path | None = None
     """Where sockets go. ``None``: a fresh private folder under the system's temporary folder. A folder that
     is given is used through a private sub-folder of its own, so that two servers may share it."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables for runners, which otherwise get none of this process's."""
     sandbox: bool = True
     """Whether runners give up the file system, the network and exec before they read a model."""

@@ -1,0 +1,123 @@
+"""What would be loaded for a request: which files, how, and how much memory that takes.
+
+Pure: no file is read and nothing is started here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .estimate import LoadShape, MemoryEstimate, choose_parallel, estimate
+from .model_shape import ModelShape
+from .options import Options
+from .protocol import Adapter, LoadSpec
+from .settings import DEFAULT_CONTEXT, RuntimeSettings
+
+MIN_CONTEXT = 4
+_ASKED_FOR = ("num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
+_DEFAULTS = Options()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFiles:
+    """The files of a model that a runner reads, and the header facts that decide their memory."""
+
+    key: str
+    """Equal for models that one runner can serve: same weights, adapters, projector and template."""
+    weights: tuple[str, ...]
+    weights_size: int
+    """Bytes, adapters and projector included."""
+    shape: ModelShape
+    projector: str = ""
+    adapters: tuple[Adapter, ...] = ()
+    template_jinja: str = ""
+    template_go: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadPlan:
+    """One model and the load-time options of one request."""
+
+    name: str
+    files: ModelFiles
+    options: Options
+    settings: RuntimeSettings
+
+    @property
+    def key(self) -> str:
+        return self.files.key
+
+    @property
+    def n_ctx(self) -> int:
+        """Context of one sequence in tokens: what is asked for, within what the model was trained for."""
+        asked = self.options.num_ctx or self.settings.context_length or DEFAULT_CONTEXT
+        trained = self.files.shape.context_length or asked
+        return max(min(asked, trained), MIN_CONTEXT)
+
+    def serves(self, wanted: LoadPlan) -> bool:
+        """Whether a runner loaded by this plan can take a request that plans ``wanted``.
+
+        An option at its default asks for nothing, save that the context must be as long as by default.
+        """
+        if wanted.options.num_ctx:
+            if wanted.n_ctx != self.n_ctx:
+                return False
+        elif self.n_ctx < wanted.n_ctx:
+            return False
+        return all(
+            getattr(wanted.options, name) in (getattr(_DEFAULTS, name), getattr(self.options, name))
+            for name in _ASKED_FOR
+        )
+
+    def shape(self, n_parallel: int) -> LoadShape:
+        """For the estimate."""
+        return LoadShape(
+            n_ctx=self.n_ctx,
+            n_parallel=n_parallel,
+            n_batch=self.n_batch,
+            kv_cache_type=self.settings.kv_cache_type,
+            flash_attention=self.settings.flash_attention != "off",
+        )
+
+    @property
+    def n_batch(self) -> int:
+        return max(min(self.options.num_batch, self.n_ctx), 1)
+
+    def parallel(self, available: int) -> int:
+        """Sequences to set up where ``available`` bytes are free."""
+        if self.settings.num_parallel:
+            return self.settings.num_parallel
+        if self.files.shape.pooling:
+            return 1
+        return choose_parallel(
+            self.files.shape, self.shape(1), weights=self.files.weights_size, available=available
+        )
+
+    def estimate(self, n_parallel: int) -> MemoryEstimate:
+        """Bytes with so many sequences."""
+        return estimate(self.files.shape, self.shape(n_parallel), weights=self.files.weights_size)
+
+    def spec(self, n_parallel: int, *, socket_path: str, parent_pid: int) -> LoadSpec:
+        """What the runner is told."""
+        options, settings, files = self.options, self.settings, self.files
+        return LoadSpec(
+            socket_path=socket_path,
+            parent_pid=parent_pid,
+            weights=files.weights,
+            projector=files.projector,
+            adapters=files.adapters,
+            template_jinja=files.template_jinja,
+            template_go=files.template_go,
+            n_ctx=self.n_ctx,
+            n_parallel=n_parallel,
+            n_batch=self.n_batch,
+            n_threads=options.num_thread or settings.threads,
+            n_gpu_layers=options.num_gpu,
+            main_gpu=options.main_gpu,
+            use_mmap=options.use_mmap,
+            kv_cache_type=settings.kv_cache_type,
+            flash_attention=settings.flash_attention,
+            embedding=files.shape.pooling,
+            max_queue=settings.max_queue,
+            sandbox="auto" if settings.sandbox else "off",
+        )

@@ -1,0 +1,395 @@
+"""Which runners live: loading, sharing, expiring and evicting them.
+
+    (none) --acquire--> LOADING --ready--> READY --unload, expiry, eviction, other options--> DRAINING
+                           |                 |                                                  | idle
+                        refused            crash                                             STOPPING
+                           v                 v                                                  v
+                         (none) <----------(none) <-------------------------------------------(none)
+
+Rules for editing this file:
+
+* `_lock` guards everything; nothing that blocks happens under it: no socket, no start of a process, no join.
+* A slot is in `_slots` exactly as long as its process may exist, so its memory is counted until it is free.
+* Whether a runner is busy is known from the runner alone (`RunnerStatus`), asked about once a second. Grants
+  are counted only to bridge the moment between a grant and the request that follows it.
+* All times are of the monotonic clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from ..modelfile.errors import LadingError
+from .errors import Quarantined, QueueFull, RunnerLost, ShuttingDown
+from .estimate import MemoryEstimate, require_fit
+from .load_plan import LoadPlan
+from .memory import process_memory, read_machine_memory
+from .protocol import Ready, RunnerStatus
+from .runner_process import RunnerProcess, StatusProbe
+from .settings import RuntimeSettings
+from .socket_dir import SocketDir
+
+GRACE_S = 10.0
+"""How long a grant keeps a runner without a request being seen."""
+_SETTLE_S = 0.25
+"""How long it does so in any case: a request may be seen before the count of it."""
+POLL_S = 1.0
+HUNG_S = 60.0
+"""A runner that has not answered for so long is killed."""
+DEFAULT_MAX_LOADED = 3
+
+_FAST_POLL_S = 0.1
+_PROBE_TIMEOUT_S = 2.0
+_CRASHES = 3
+_CRASH_WINDOW_S = 60.0
+_QUARANTINE_S = 60.0
+
+log = logging.getLogger("lading.keeper")
+
+
+class SlotState(StrEnum):
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Slot:
+    """One runner and what is known of it. Only the pool writes here, under its lock."""
+
+    plan: LoadPlan
+    process: RunnerProcess
+    need: MemoryEstimate
+    n_parallel: int
+    keep_alive_s: float
+    probe: StatusProbe
+    state: SlotState = SlotState.LOADING
+    failure: LadingError | None = None
+    ready: Ready | None = None
+    status: RunnerStatus | None = None
+    answered_at: float = 0.0
+    expected: int = 0
+    """`RunnerStatus.requests` once every grant has been used."""
+    granted_at: float = 0.0
+    used_at: float = 0.0
+    names: set[str] = field(default_factory=set)
+
+    @property
+    def committed(self) -> int:
+        """Bytes of main memory that it takes or will take: measured where it is loaded."""
+        if self.ready is None or not self.ready.memory:
+            return self.need.total
+        on_gpu = sum(self.ready.memory_gpu.values())
+        return max(sum(self.ready.memory.values()) - on_gpu, 0) + self.need.process
+
+    def is_idle(self, now: float) -> bool:
+        """No request is running or waiting, and none is to be expected of a fresh grant."""
+        if self.state is SlotState.LOADING or self.status is None:
+            return False
+        if self.status.running or self.status.queued:
+            return False
+        grace = GRACE_S if self.status.requests < self.expected else _SETTLE_S
+        return now - self.granted_at > grace
+
+    def expires_at(self, now: float) -> float:
+        """When it may go; in the future as long as it is busy."""
+        return (self.used_at if self.is_idle(now) else now) + self.keep_alive_s
+
+
+@dataclass(frozen=True, slots=True)
+class _Crash:
+    at: float
+    how: str
+
+
+class RunnerPool:
+    """All runners of one keeper. Thread-safe. `close` it."""
+
+    def __init__(self, settings: RuntimeSettings, sockets: SocketDir) -> None:
+        self._settings = settings
+        self._sockets = sockets
+        self._lock = threading.Condition()
+        self._slots: dict[str, Slot] = {}
+        self._crashes: dict[str, deque[_Crash]] = {}
+        self._waiting = 0
+        self._closed = False
+        self._monitor = threading.Thread(target=self._watch, name="keeper-monitor", daemon=True)
+        self._monitor.start()
+
+    # For callers
+
+    def acquire(self, plan: LoadPlan, *, keep_alive_s: float | None) -> Slot:
+        """A slot that is READY and kept for `GRACE_S`; loads, waits and makes room as needed.
+
+        Raises: DoesNotFit, before anything was loaded or unloaded; Quarantined; QueueFull; LoadTimedOut;
+            ShuttingDown; RunnerLost where the runner died while loading; else what the runner refused it for.
+        """
+        with self._queued():
+            while True:
+                slot, leads = self._slot_for(plan, keep_alive_s)
+                if leads:
+                    self._load(slot)
+                with self._lock:
+                    while slot.state is SlotState.LOADING:
+                        self._lock.wait()
+                    if slot.failure is not None:
+                        raise copy.copy(slot.failure)
+                    if slot.state is SlotState.READY:
+                        return self._grant(slot, plan, keep_alive_s)
+
+    def unload(self, key: str) -> bool:
+        """Let the runner go as soon as it is idle; False where there is none. Does not wait."""
+        with self._lock:
+            slot = self._slots.get(key)
+            if slot is None or slot.state is SlotState.STOPPING:
+                return False
+            if slot.state is SlotState.LOADING:
+                slot.keep_alive_s = 0.0  # whoever waits for it still gets it
+            else:
+                slot.state = SlotState.DRAINING
+            self._lock.notify_all()
+            return True
+
+    def slots(self) -> list[Slot]:
+        """All there are, in no order. The slots change as time goes by."""
+        with self._lock:
+            return list(self._slots.values())
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Stop every runner, wait until they are gone, refuse everything from now on."""
+        with self._lock:
+            self._closed = True
+            slots = list(self._slots.values())
+            self._lock.notify_all()
+        for slot in slots:
+            slot.process.stop()
+        deadline = time.monotonic() + timeout_s
+        for slot in slots:
+            if not slot.process.join(max(deadline - time.monotonic(), 0.01)):
+                slot.process.kill()
+                slot.process.join(1.0)
+        self._monitor.join(_PROBE_TIMEOUT_S + 1.0)
+
+    # Acquiring
+
+    @contextlib.contextmanager
+    def _queued(self) -> Iterator[None]:
+        with self._lock:
+            if self._waiting >= self._settings.max_queue:
+                raise QueueFull("server busy, please try again.  maximum pending requests exceeded")
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+    def _slot_for(self, plan: LoadPlan, keep_alive_s: float | None) -> tuple[Slot, bool]:
+        """A slot that serves the plan, and whether the caller is the one to load it."""
+        with self._lock:
+            while True:
+                if self._closed:
+                    raise ShuttingDown("the server is shutting down")
+                slot = self._slots.get(plan.key)
+                if slot is None:
+                    self._refuse_quarantined(plan)
+                    n_parallel = self._make_room(plan)
+                    if n_parallel:
+                        return self._add(plan, n_parallel, keep_alive_s), True
+                elif slot.state in (SlotState.LOADING, SlotState.READY):
+                    if slot.plan.serves(plan):
+                        return slot, False
+                    if slot.state is SlotState.READY:
+                        slot.state = SlotState.DRAINING
+                        self._lock.notify_all()
+                self._lock.wait(POLL_S)
+
+    def _add(self, plan: LoadPlan, n_parallel: int, keep_alive_s: float | None) -> Slot:
+        socket_path = str(self._sockets.new_socket())
+        spec = plan.spec(n_parallel, socket_path=socket_path, parent_pid=os.getpid())
+        process = RunnerProcess(
+            plan.name, spec, on_exit=self._exited, environment=dict(self._settings.environment)
+        )
+        slot = Slot(
+            plan=plan,
+            process=process,
+            need=plan.estimate(n_parallel),
+            n_parallel=n_parallel,
+            keep_alive_s=self._settings.keep_alive_s if keep_alive_s is None else keep_alive_s,
+            probe=StatusProbe(socket_path, timeout_s=_PROBE_TIMEOUT_S),
+        )
+        slot.names.add(plan.name)
+        self._slots[plan.key] = slot
+        return slot
+
+    def _load(self, slot: Slot) -> None:
+        """Start the runner and wait for it; the outcome is left in the slot."""
+        started = time.monotonic()
+        slot.process.start()
+        try:
+            ready = slot.process.wait_ready(self._settings.load_timeout_s)
+        except LadingError as error:
+            slot.process.stop()
+            with self._lock:
+                slot.failure = error
+                slot.state = SlotState.STOPPING
+                self._lock.notify_all()
+            log.warning("%s", error)
+            return
+        with self._lock:
+            now = time.monotonic()
+            slot.ready = ready
+            slot.answered_at = slot.used_at = now
+            if slot.state is SlotState.LOADING:
+                slot.state = SlotState.READY
+            self._lock.notify_all()
+        log.info("loaded %s in %.2f s, %d at once", slot.plan.name, now - started, slot.n_parallel)
+
+    def _grant(self, slot: Slot, plan: LoadPlan, keep_alive_s: float | None) -> Slot:
+        now = time.monotonic()
+        seen = slot.status.requests if slot.status else 0
+        unused = now - slot.granted_at <= GRACE_S  # else those that were granted will not come any more
+        slot.expected = max(slot.expected if unused else 0, seen) + 1
+        slot.granted_at = slot.used_at = now
+        slot.names.add(plan.name)
+        if keep_alive_s is not None:
+            slot.keep_alive_s = keep_alive_s
+        self._lock.notify_all()
+        return slot
+
+    # Room
+
+    def _make_room(self, plan: LoadPlan) -> int:
+        """Sequences to load with where there is room now; 0 where the caller must wait for someone to go.
+
+        Raises: DoesNotFit where it would not fit if it were alone.
+        """
+        total, free = self._memory()
+        alone = plan.parallel(total)
+        require_fit(plan.name, plan.estimate(alone), plan.shape(alone), available=total)
+        others = list(self._slots.values())
+        most = self._settings.max_loaded_models or DEFAULT_MAX_LOADED
+        if len(others) < most:
+            if not others:
+                return alone  # what is free now is all there is
+            count, now = plan.parallel(free), time.monotonic()
+            fits = plan.estimate(count).wanted <= free
+            # Fewer sequences than there could be, rather than stopping a model that is at work.
+            if fits and (count * 2 >= alone or not any(slot.is_idle(now) for slot in others)):
+                return count
+        if not any(slot.state in (SlotState.DRAINING, SlotState.STOPPING) for slot in others):
+            self._evict(others)
+        return 0
+
+    def _evict(self, slots: list[Slot]) -> None:
+        """Let one go: the idle one with the shortest keep-alive, else the busy one, once it is idle."""
+        now = time.monotonic()
+        candidates = [slot for slot in slots if slot.state is SlotState.READY]
+        candidates.sort(key=lambda slot: (not slot.is_idle(now), slot.keep_alive_s, slot.used_at))
+        if candidates:
+            candidates[0].state = SlotState.DRAINING
+            log.info("making room: stopping %s", candidates[0].plan.name)
+            self._lock.notify_all()
+
+    def _memory(self) -> tuple[int, int]:
+        """Bytes that our runners could have in all, and what of it is not committed to any yet."""
+        slots = list(self._slots.values())
+        committed = sum(slot.committed for slot in slots)
+        own = sum(process_memory(slot.process.pid) for slot in slots if slot.process.pid)
+        total = read_machine_memory().available + own
+        if self._settings.memory_budget:
+            total = min(total, self._settings.memory_budget)
+        return total, total - committed
+
+    # Crashes
+
+    def _refuse_quarantined(self, plan: LoadPlan) -> None:
+        crashes = self._crashes.get(plan.key)
+        if not crashes:
+            return
+        now = time.monotonic()
+        left = crashes[-1].at + _QUARANTINE_S - now
+        if left <= 0:
+            crashes.clear()
+        elif len(crashes) == _CRASHES and crashes[-1].at - crashes[0].at <= _CRASH_WINDOW_S:
+            raise Quarantined(plan.name, _CRASHES, left, crashes[-1].how)
+
+    def _exited(self, process: RunnerProcess) -> None:
+        """Called by the process's own thread, once it is gone."""
+        with self._lock:
+            slot = next((slot for slot in self._slots.values() if slot.process is process), None)
+            if slot is None:
+                return
+            del self._slots[slot.plan.key]
+            if not (process.asked_to_stop or process.has_refused):
+                log.error("%s", process.lost())
+                crashes = self._crashes.setdefault(slot.plan.key, deque(maxlen=_CRASHES))
+                crashes.append(_Crash(time.monotonic(), process.how_it_ended))
+            if slot.state is SlotState.LOADING:
+                slot.failure = process.lost()
+            slot.state = SlotState.STOPPING
+            self._lock.notify_all()
+        slot.probe.close()
+
+    # The monitor
+
+    def _watch(self) -> None:
+        while True:
+            with self._lock:
+                self._lock.wait(self._pause())
+                if self._closed:
+                    return
+                watched = [
+                    s for s in self._slots.values() if s.state in (SlotState.READY, SlotState.DRAINING)
+                ]
+            for slot in watched:
+                self._ask(slot)
+            with self._lock:
+                now = time.monotonic()
+                gone = [slot for slot in watched if self._may_go(slot, now)]
+                for slot in gone:
+                    slot.state = SlotState.STOPPING
+            for slot in gone:
+                log.info("stopping %s", slot.plan.name)
+                slot.process.stop()
+
+    def _pause(self) -> float:
+        """Seconds until the next look: soon where somebody waits for a runner to go."""
+        now = time.monotonic()
+        soon = any(
+            slot.state is SlotState.DRAINING
+            or (slot.state is SlotState.READY and slot.keep_alive_s < POLL_S)
+            or (slot.state is SlotState.READY and slot.expires_at(now) - now < POLL_S)
+            for slot in self._slots.values()
+        )
+        return _FAST_POLL_S if soon else POLL_S
+
+    def _ask(self, slot: Slot) -> None:
+        try:
+            status = slot.probe.ask()
+        except RunnerLost:
+            if time.monotonic() - slot.answered_at > HUNG_S:
+                log.error("the runner of %s has not answered for %.0f s; killing it", slot.plan.name, HUNG_S)
+                slot.process.kill()
+            return
+        with self._lock:
+            slot.status = status
+            slot.answered_at = time.monotonic()
+            slot.used_at = max(slot.granted_at, slot.answered_at - status.idle_ns / 1e9)
+
+    def _may_go(self, slot: Slot, now: float) -> bool:
+        if not slot.is_idle(now):
+            return False
+        return slot.state is SlotState.DRAINING or (
+            slot.state is SlotState.READY and slot.expires_at(now) <= now
+        )

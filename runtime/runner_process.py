@@ -1,0 +1,297 @@
+"""Starts one runner process and watches it until it is gone.
+
+Each runner has one thread here that starts it, reads its status pipe and reaps it. The thread must live as
+long as the runner: the kernel's parent-death signal, which the runner asks for, fires when the *thread* that
+started it ends, not the process.
+
+A runner that is no longer wanted is told so three times: its stdin is closed, then SIGTERM, then SIGKILL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from ..modelfile.errors import InternalError, LadingError
+from .errors import LoadTimedOut, RunnerLost, ShuttingDown, from_failure
+from .frame import REPLIES, STATUS, BadFrame, pack, read_frame, unpack
+from .memory import oom_kills
+from .protocol import LoadFailed, Loading, LoadSpec, Ready, RunnerStatus, Status
+
+MODULE = "lading.runtime.runner"
+STOP_GRACE_S = 2.0
+"""Time between closing stdin and SIGTERM together, and SIGKILL."""
+
+_STDERR_LINES = 20
+_STDERR_LINE = 500
+_POLL_S = 0.05
+
+
+class RunnerProcess:
+    """One runner, from `start` to its end. Methods may be called from any thread.
+
+    ``on_exit`` is called once, in the watching thread, when the process is gone, whatever the reason.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        spec: LoadSpec,
+        *,
+        on_exit: Callable[[RunnerProcess], None],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.spec = spec
+        self.pid = 0
+        self.ready: Ready | None = None
+        self.how_it_ended = ""
+        """In words, once it has."""
+        self.asked_to_stop = False
+        self._on_exit = on_exit
+        self._environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **(environment or {})}
+        self._changed = threading.Condition()
+        self._failure: LadingError | None = None
+        self._gone = False
+        self._progress_at = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._oom_kills = 0
+        self._thread = threading.Thread(target=self._watch, name=f"runner-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Start the process; returns before it has loaded anything."""
+        self._progress_at = time.monotonic()
+        self._thread.start()
+
+    def wait_ready(self, stall_s: float) -> Ready:
+        """The runner's facts, once it has loaded.
+
+        Raises:
+            LoadTimedOut: no progress for ``stall_s``; the runner is killed.
+            RunnerLost: it ended. LadingError: it refused the model, with its reason.
+        """
+        with self._changed:
+            while self.ready is None and self._failure is None and not self._gone:
+                left = self._progress_at + stall_s - time.monotonic()
+                if left <= 0:
+                    self._failure = LoadTimedOut(self.name, stall_s)
+                    self._signal(signal.SIGKILL)
+                    break
+                self._changed.wait(min(left, 1.0))
+            if self._failure is not None:
+                raise self._failure
+            if self._gone or self.ready is None:
+                raise self.lost()
+            return self.ready
+
+    def lost(self) -> RunnerLost | ShuttingDown:
+        """The error for callers whose runner has ended."""
+        if self.asked_to_stop:
+            return ShuttingDown(f"running {self.name}: the model was stopped")
+        tail = f": {self.last_words}" if self.last_words else ""
+        return RunnerLost(
+            f"running {self.name}: model runner has unexpectedly stopped ({self.how_it_ended}){tail}",
+            hint="the next request loads the model again",
+        )
+
+    @property
+    def last_words(self) -> str:
+        """The last line that it wrote to its standard error."""
+        return self._stderr[-1] if self._stderr else ""
+
+    @property
+    def has_refused(self) -> bool:
+        """Whether the load ended with a reason: the runner's own, or that it took too long."""
+        return self._failure is not None
+
+    @property
+    def is_gone(self) -> bool:
+        return self._gone
+
+    def stop(self) -> None:
+        """Begin to stop it; does not wait. Repeating it is harmless."""
+        with self._changed:
+            if self.asked_to_stop or self._gone:
+                return
+            self.asked_to_stop = True
+        threading.Thread(target=self._stop, name=f"stop-{self.name}", daemon=True).start()
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait until the process is gone and ``on_exit`` has returned; whether it is."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._signal(signal.SIGKILL)
+
+    # The watching thread
+
+    def _watch(self) -> None:
+        try:
+            self._run()
+        except (OSError, BadFrame) as error:
+            self._fail(InternalError(f"starting the runner of {self.name}: {error}"))
+        finally:
+            self._reap()
+            with self._changed:
+                self._gone = True
+                self._changed.notify_all()
+            with contextlib.suppress(OSError):
+                Path(self.spec.socket_path).unlink()
+            self._on_exit(self)
+
+    def _run(self) -> None:
+        self._oom_kills = oom_kills()
+        with self._changed:
+            if self.asked_to_stop:
+                return
+            self._process = process = subprocess.Popen(
+                [sys.executable, "-P", "-m", MODULE],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd="/",
+                env=self._environment,
+                start_new_session=True,  # Ctrl-C is for us, not for the runner
+            )
+            self.pid = process.pid
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        reader = threading.Thread(
+            target=self._read_stderr, args=(cast(BinaryIO, process.stderr),), daemon=True
+        )
+        reader.start()
+        # It may have ended already, as the status pipe will say, or been asked to stop.
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            process.stdin.write(pack(self.spec))
+            process.stdin.flush()
+        while (body := read_frame(cast(BinaryIO, process.stdout))) is not None:
+            self._take(unpack(STATUS, body))
+        reader.join(STOP_GRACE_S)
+
+    def _take(self, message: Loading | Ready | LoadFailed) -> None:
+        with self._changed:
+            self._progress_at = time.monotonic()
+            if isinstance(message, Ready):
+                self.ready = message
+            elif isinstance(message, LoadFailed):
+                self._failure = _named(self.name, from_failure(message))
+            self._changed.notify_all()
+
+    def _fail(self, error: LadingError) -> None:
+        with self._changed:
+            self._failure = self._failure or error
+            self._changed.notify_all()
+
+    def _read_stderr(self, stream: BinaryIO) -> None:
+        with stream:
+            while line := stream.readline(_STDERR_LINE):
+                text = line.decode("utf-8", "replace").strip()
+                if text:
+                    self._stderr.append(
+                        "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+                    )
+
+    def _reap(self) -> None:
+        """Wait for the process, which has closed its status pipe; it may not hang on after that."""
+        process = self._process
+        if process is None:
+            self.how_it_ended = "not started"
+            return
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        try:
+            status = process.wait(STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status = process.wait()
+        self.how_it_ended = _how(status, oom=oom_kills() > self._oom_kills)
+
+    # Stopping
+
+    def _stop(self) -> None:
+        process = self._process
+        if process is not None and process.stdin is not None:
+            with contextlib.suppress(OSError, ValueError):
+                process.stdin.close()
+        self._signal(signal.SIGTERM)
+        if not self.join(STOP_GRACE_S):
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(OSError):
+            if self._process is not None:
+                self._process.send_signal(number)  # does nothing once it was reaped
+
+
+class StatusProbe:
+    """A blocking connection to a runner, for the keeper alone. Not thread-safe."""
+
+    def __init__(self, socket_path: str, *, timeout_s: float) -> None:
+        self._path = socket_path
+        self._timeout_s = timeout_s
+        self._socket: socket.socket | None = None
+        self._stream: BinaryIO | None = None
+        self._id = 0
+
+    def ask(self) -> RunnerStatus:
+        """Raises: RunnerLost where it does not answer in time; the next call connects anew."""
+        self._id += 1
+        try:
+            connection, stream = self._connected()
+            connection.sendall(pack([Status(id=self._id)]))
+            body = read_frame(stream)
+            replies = unpack(REPLIES, body) if body is not None else []
+        except (OSError, BadFrame) as error:
+            self.close()
+            raise RunnerLost(f"asking a runner for its status: {error}") from error
+        for reply in replies:
+            if isinstance(reply, RunnerStatus) and reply.id == self._id:
+                return reply
+        self.close()
+        raise RunnerLost("asking a runner for its status: it hung up")
+
+    def close(self) -> None:
+        for end in (self._stream, self._socket):
+            if end is not None:
+                with contextlib.suppress(OSError):
+                    end.close()
+        self._socket = self._stream = None
+
+    def _connected(self) -> tuple[socket.socket, BinaryIO]:
+        if self._socket is None or self._stream is None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._socket.settimeout(self._timeout_s)
+            self._socket.connect(self._path)
+            self._stream = cast(BinaryIO, self._socket.makefile("rb"))
+        return self._socket, self._stream
+
+
+def _how(status: int, *, oom: bool) -> str:
+    if status >= 0:
+        return f"it exited with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"killed by {name}: out of memory" if oom and status == -signal.SIGKILL else f"killed by {name}"
+
+
+def _named(name: str, error: LadingError) -> LadingError:
+    """The runner's error with the model's name in front, where it is not there."""
+    if not error.message.startswith("loading "):
+        error.args = (f"loading {name}: {error.message}",)
+    return error
