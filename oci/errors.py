@@ -51,7 +51,7 @@ __all__ = [
 
 
 def quoted(text: str, *, limit: int = 80) -> str:
-    """``text`` for a message: quoted, ASCII only, control characters escaped, at most ``limit`` characters."""
+    """``text`` for a message: quoted, ASCII only, escaped, at most about ``limit`` characters."""
     return ascii(text if len(text) <= limit else text[: limit - 1] + "…").replace("\\u2026", "...")
 
 

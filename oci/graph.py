@@ -1,0 +1,89 @@
+"""Which blobs a tag needs: reading manifests from the store, and walking from them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from .canonical import MAX_DOCUMENT_SIZE
+from .descriptor import Descriptor
+from .digest import Digest
+from .disk import open_regular, translating
+from .errors import BadManifest, BlobNotFound, DigestMismatch, IntegrityError, SizeMismatch
+from .layout import StoreLayout
+from .manifest import Index, Manifest, parse_document
+from .media_type import INDEX_TYPES, MANIFEST_TYPES
+
+_REPAIR = "lading fsck --repair takes damaged blobs away; then pull or create the model again"
+
+
+def is_document(descriptor: Descriptor) -> bool:
+    """Whether the content is a manifest or an index, which names further content."""
+    return descriptor.media_type in MANIFEST_TYPES or descriptor.media_type in INDEX_TYPES
+
+
+def read_blob(layout: StoreLayout, digest: Digest, *, limit: int) -> bytes:
+    """The bytes of a blob, verified. ``limit`` is in bytes.
+
+    Raises: BlobNotFound; DigestMismatch; SizeMismatch where it is larger than ``limit``; StoreFailure.
+    """
+    path = layout.blob(digest)
+    try:
+        with translating("reading", path), os.fdopen(open_regular(path, follow_links=False), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise SizeMismatch(str(digest), limit, size, hint="it is larger than such content may be")
+            data = file.read(limit + 1)
+    except Exception as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise BlobNotFound(str(digest)) from error
+        raise
+    found = Digest.of(data, algorithm=digest.algorithm)
+    if found != digest:
+        raise DigestMismatch(str(digest), str(found), hint=_REPAIR)
+    return data
+
+
+def read_document(layout: StoreLayout, descriptor: Descriptor) -> Manifest | Index:
+    """The manifest or index that ``descriptor`` names, verified.
+
+    Raises: BlobNotFound, DigestMismatch, SizeMismatch, BadManifest, StoreFailure.
+    """
+    data = read_blob(layout, descriptor.digest, limit=MAX_DOCUMENT_SIZE)
+    if len(data) != descriptor.size:
+        raise SizeMismatch(str(descriptor.digest), descriptor.size, len(data), hint=_REPAIR)
+    return parse_document(data, media_type=descriptor.media_type)
+
+
+class Unreadable(Exception):
+    """Internal to this package: the walk cannot go on, because of ``cause`` at ``descriptor``."""
+
+    def __init__(self, descriptor: Descriptor, cause: BadManifest | BlobNotFound | IntegrityError) -> None:
+        super().__init__(str(cause))
+        self.descriptor = descriptor
+        self.cause = cause
+
+
+def walk(layout: StoreLayout, root: Descriptor) -> Iterator[Descriptor]:
+    """``root`` and every descriptor reachable from it, each content once, in no particular order.
+
+    The manifests of an index may be absent, since a copy of an index may hold one platform only; those
+    are left out. Any other manifest that cannot be read ends the walk.
+
+    Raises: Unreadable.
+    """
+    seen: set[tuple[Digest, str]] = set()
+    waiting: list[tuple[Descriptor, bool]] = [(root, True)]
+    while waiting:
+        descriptor, required = waiting.pop()
+        key = (descriptor.digest, descriptor.media_type)
+        if key in seen or (not required and not layout.blob(descriptor.digest).exists()):
+            continue
+        seen.add(key)
+        yield descriptor
+        if is_document(descriptor):
+            try:
+                document = read_document(layout, descriptor)
+            except (BadManifest, BlobNotFound, IntegrityError) as error:
+                raise Unreadable(descriptor, error) from error
+            waiting += [(child, isinstance(document, Manifest)) for child in document.blobs]

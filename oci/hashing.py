@@ -1,0 +1,88 @@
+"""Hashing at full speed: beside the reading and writing, not between them."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+from .digest import Digest, Hasher, new_hasher
+
+CHUNK = 1 << 20
+"""Bytes a read. Larger ones fall out of the processor's cache before they are hashed."""
+
+_QUEUED_CHUNKS = 8
+
+
+class BackgroundHasher:
+    """A ``Hasher`` whose work is done by a thread of its own: hashlib lets other threads run meanwhile.
+
+    What is passed to ``update`` must not change afterwards. ``close`` ends the thread.
+    """
+
+    def __init__(self, hasher: Hasher) -> None:
+        self._hasher = hasher
+        self._queue: queue.SimpleQueue[bytes | bytearray | memoryview | None] = queue.SimpleQueue()
+        self._room = threading.BoundedSemaphore(_QUEUED_CHUNKS)
+        self._thread: threading.Thread | None = threading.Thread(
+            target=self._run, name="lading-hasher", daemon=True
+        )
+        self._thread.start()
+
+    def update(self, data: bytes | bytearray | memoryview, /) -> None:
+        """Hash ``data`` soon. Waits while the thread is far behind, so that memory stays bounded."""
+        self._room.acquire()
+        self._queue.put(data)
+
+    def hexdigest(self) -> str:
+        """The digest of all that was passed. Ends the thread: ``update`` must not be called again."""
+        self.close()
+        return self._hasher.hexdigest()
+
+    def close(self) -> None:
+        """End the thread, after what was passed is hashed. May be called again."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def __enter__(self) -> BackgroundHasher:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        while (data := self._queue.get()) is not None:
+            self._hasher.update(data)
+            self._room.release()
+
+
+def hash_file(
+    fd: int,
+    *,
+    algorithm: str = "sha256",
+    limit: int | None = None,
+    on_bytes: Callable[[int], None] | None = None,
+) -> tuple[Digest, int]:
+    """The digest and size of the open file from its start, reading at most ``limit`` bytes.
+
+    ``on_bytes`` is told each number of bytes read. The file position is not used or moved. Raises: OSError.
+    """
+    hasher = new_hasher(algorithm)
+    size = 0
+    buffer = memoryview(bytearray(CHUNK))
+    while limit is None or size < limit:
+        wanted = CHUNK if limit is None else min(CHUNK, limit - size)
+        count = os.preadv(fd, [buffer[:wanted]], size)
+        if not count:
+            break
+        hasher.update(buffer[:count])
+        size += count
+        if on_bytes is not None:
+            on_bytes(count)
+    return Digest(algorithm, hasher.hexdigest()), size
