@@ -10,9 +10,18 @@ All others belong to one request.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+
+from ..modelfile.parameters import PARAMETERS, BadParameter, check_value
+
+log = logging.getLogger("lading.runtime")
+
+MAX_LOGIT_BIAS = 100.0
+_MAX_BIASED_TOKENS = 4096
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -74,3 +83,51 @@ LOAD_TIME: tuple[str, ...] = (
     "num_thread",
     "draft_num_predict",
 )
+
+
+def resolve_options(params: Mapping[str, Any], request: Mapping[str, Any]) -> Options:
+    """Defaults, over them the model's ``params``, over them the ``request``'s options.
+
+    Both are taken as they come from JSON: ``None`` counts as absent, unknown and deprecated names are
+    ignored, as Ollama does. Load-time numbers that mean nothing become "choose for me".
+
+    Raises: BadParameter for a value of the wrong type.
+    """
+    values: dict[str, Any] = {}
+    for source in (params, request):
+        for name, value in source.items():
+            if value is None:
+                continue
+            if name == "logit_bias":
+                values[name] = _logit_bias(value)
+            elif name not in PARAMETERS:
+                log.warning("ignoring unknown option %.40r", name)
+            elif PARAMETERS[name].deprecated is None:
+                checked = check_value(name, value)
+                values[name] = tuple(checked) if isinstance(checked, list) else checked
+    return Options(**_meaningful(values))
+
+
+def _meaningful(values: dict[str, Any]) -> dict[str, Any]:
+    """Without load-time values that llama.cpp has no meaning for."""
+    for name, least in (("num_ctx", 1), ("num_batch", 1), ("num_thread", 1), ("num_gpu", 0), ("main_gpu", 0)):
+        if values.get(name, least) < least:
+            del values[name]
+    return values
+
+
+def _logit_bias(value: object) -> tuple[tuple[int, float], ...]:
+    """OpenAI's form: an object of token ids, as text, and numbers."""
+    wrong = BadParameter(
+        'option "logit_bias" must be an object of token ids and numbers', name="logit_bias", value=value
+    )
+    if not isinstance(value, Mapping) or len(value) > _MAX_BIASED_TOKENS:
+        raise wrong
+    pairs = []
+    for token, bias in value.items():
+        if not isinstance(bias, int | float) or isinstance(bias, bool) or bias != bias:
+            raise wrong
+        if not (str(token).isascii() and str(token).isdigit() and len(str(token)) < 10):
+            raise wrong
+        pairs.append((int(token), max(-MAX_LOGIT_BIAS, min(MAX_LOGIT_BIAS, float(bias)))))
+    return tuple(sorted(pairs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from lading.oci.gguf_header import GgufArray
 from lading.oci.gguf_types import ValueType
 from lading.runtime.errors import DoesNotFit

@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lading.runtime.errors import BadKeepAlive
 from lading.runtime.keep_alive import (
     FOREVER,
