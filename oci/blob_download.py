@@ -25,22 +25,25 @@ from .retry import delay_s
 class Sink(Protocol):
     """Where a blob goes: `offset` bytes of it are there. A store's `Ingest` is one."""
 
-    offset: int
+    @property
+    def offset(self) -> int: ...
 
     def write(self, data: bytes, /) -> None: ...
 
 
-def download(repository: Repository, descriptor: Descriptor, sink: Sink) -> None:
+def download(repository: Repository, descriptor: Descriptor, sink: Sink) -> int:
     """Brings the rest of the blob, from ``sink.offset`` on, into `sink`, reconnecting where that helps.
 
-    On return the sink has exactly ``descriptor.size`` bytes, not yet verified. On failure it keeps what came.
+    Returns how many connections it took. Then the sink has exactly ``descriptor.size`` bytes, not yet
+    verified. On failure it keeps what came.
     Raises: RegistryUnreachable when attempts in a row bring nothing, RemoteBlobNotFound, RegistryDenied,
     RegistryError, SizeMismatch, and what the sink raises.
     """
     policy = repository.settings.retry
-    fruitless = 0
+    fruitless = connections = 0
     while sink.offset < descriptor.size:
         before = sink.offset
+        connections += 1
         try:
             _receive(repository, descriptor, sink)
         except RegistryUnreachable as error:
@@ -48,6 +51,7 @@ def download(repository: Repository, descriptor: Descriptor, sink: Sink) -> None
             if not error.transient or fruitless >= policy.tries:
                 raise
             repository.sleep(delay_s(policy, fruitless, None, lambda: 0.5))
+    return connections
 
 
 def _receive(repository: Repository, descriptor: Descriptor, sink: Sink) -> None:

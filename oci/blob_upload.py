@@ -97,13 +97,14 @@ class BlobUpload:
         self._on_sent = on_sent
         self._doing = f"uploading blob {descriptor.digest.short}"
 
-    def run(self, mount_from: tuple[str, ...] = ()) -> Outcome:
+    def run(self, mount_from: tuple[str, ...] = (), *, look_first: bool = True) -> Outcome:
         """Makes sure that the registry has the blob. Nothing becomes visible there before it is whole.
 
-        mount_from: repositories of the same registry that may have it.
+        mount_from: repositories of the same registry that may have it. look_first: whether to believe the
+        registry when it says that it has the blob.
         Raises: RegistryDenied, RegistryUnsafe, RegistryError, RegistryUnreachable, DigestMismatch.
         """
-        if self._repository.has_blob(self._descriptor):
+        if look_first and self._repository.has_blob(self._descriptor):
             return "present"
         session: _Session | None = None
         for source in mount_from:

@@ -80,8 +80,10 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
         """Ends all connections."""
         self._requester.close()
 
-    def repository(self, reference: Reference, *, writes: bool = False) -> Repository:
-        """The repository that a reference is in; `writes`, to push to it.
+    def repository(
+        self, reference: Reference, *, writes: bool = False, sleep: Sleep | None = None
+    ) -> Repository:
+        """The repository that a reference is in; `writes`, to push to it; `sleep` in place of the client's.
 
         Asks the registry nothing, unless it may be spoken to without TLS: then, once, which it is.
         Raises: RegistryUnreachable.
@@ -93,9 +95,9 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
             origin=self.origin(reference.registry),
             name=name,
             writes=writes,
-            requester=self._requester,
+            requester=self._requester if sleep is None else self._requester.sleeping(sleep),
             settings=self.settings,
-            sleep=self._sleep,
+            sleep=sleep or self._sleep,
         )
 
     def origin(self, registry: str) -> Origin:

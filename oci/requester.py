@@ -11,6 +11,7 @@ Rules for editing this file
 
 from __future__ import annotations
 
+import copy
 import random
 import threading
 import time
@@ -87,6 +88,12 @@ class Requester:
 
     def close(self) -> None:
         self._transport.close()
+
+    def sleeping(self, sleep: Sleep) -> Requester:
+        """This requester, with all that it knows, waiting in another way."""
+        other = copy.copy(self)
+        other._sleep = sleep
+        return other
 
     def send(self, request: RegistryRequest) -> Response:
         """The answer, whatever its status, with its body unread; the caller closes it.

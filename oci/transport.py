@@ -208,6 +208,7 @@ def read_body(response: Response, limit: int, doing: str) -> bytes:
         return bytes(data)
 
 
+_TIMEOUTS = (TimeoutError, urllib3.exceptions.ReadTimeoutError, requests.Timeout)
 _FOREIGN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError)
 
 
@@ -227,12 +228,12 @@ def _translate(error: Exception, origin: Origin, doing: str) -> NoReturn:
         raise RegistryUnreachable(
             host, doing, "the name is unknown", transient=True, hint="check the spelling and the network"
         ) from error
-    if any(isinstance(cause, TimeoutError | urllib3.exceptions.TimeoutError) for cause in causes):
-        raise RegistryUnreachable(host, doing, "no answer in time", transient=True) from error
     if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
         raise RegistryUnreachable(
             host, doing, "connection refused", transient=True, hint=f"is a registry running at {host}?"
         ) from error
+    if any(isinstance(cause, _TIMEOUTS) for cause in causes):
+        raise RegistryUnreachable(host, doing, "no answer in time", transient=True) from error
     raise RegistryUnreachable(host, doing, _brief(causes), transient=True) from error
 
 

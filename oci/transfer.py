@@ -1,0 +1,304 @@
+"""Pull and push: models between a store and registries.
+
+Order is what makes both safe to interrupt. A pull brings blobs, then the manifest, and tags last; a push
+sends layers, then the config, then the manifest under its tag. So a name never means something incomplete,
+here or there, and whatever has arrived is not moved again.
+
+Progress comes as one stream, from one thread at a time, in Ollama's words.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+
+from ..modelfile.errors import LadingError
+from .blob_download import download
+from .blob_upload import BlobUpload
+from .descriptor import Descriptor
+from .digest import Digest
+from .disk import require_room
+from .errors import BadManifest, BlobNotFound, DigestMismatch
+from .index_choice import Platform, choose_manifest
+from .manifest import Index, Manifest
+from .progress import Progress, ProgressSink, ignore_progress
+from .reference import Reference
+from .registry import RegistryClient
+from .registry_errors import RegistryError
+from .repository import Repository
+from .store import Ingest, Store
+
+MAX_CONFIG_SIZE = 1024 * 1024
+"""Bytes. Configs are read into memory by every reader; real ones have a few KiB."""
+
+_REPORT_EVERY_S = 0.06  # as often as Ollama does
+_MOUNT_SOURCES = 3
+
+
+class TransferStopped(LadingError):
+    """Another part of the same transfer failed; this one was given up for it."""
+
+
+def pull(
+    store: Store,
+    client: RegistryClient,
+    reference: Reference,
+    *,
+    progress: ProgressSink = ignore_progress,
+    platform: Platform | None = None,
+) -> Manifest:
+    """Fetches a model into the store and tags it as `reference`. Blobs that the store has are not fetched;
+    one that is damaged there is fetched again.
+
+    platform: which manifest to take, where the registry has an index of several.
+    On failure the store's tags are as before; what came of a blob is kept, and the next pull goes on there.
+
+    Raises: RemoteModelNotFound, RemoteBlobNotFound, RegistryDenied, RegistryError, RegistryBusy,
+        DigestMismatch, SizeMismatch, BadManifest, DiskFull, and what the store raises.
+    """
+    run = _Run(progress)
+    run.report(Progress("pulling manifest"))
+    repository = client.repository(reference, sleep=run.sleep)
+    with store.lease():
+        document = repository.fetch_manifest(reference)
+        manifest = _model_manifest(repository, reference, document, platform)
+        if isinstance(document, Index) and reference.digest is not None:
+            # The digest named the index; what is kept is the manifest.
+            reference = replace(reference, digest=manifest.digest)
+        if manifest.config.size > MAX_CONFIG_SIZE:
+            raise BadManifest([f"the config has {manifest.config.size} bytes, more than {MAX_CONFIG_SIZE}"])
+        wanted = _distinct((*manifest.layers, manifest.config))
+        _require_room(store, wanted)
+        run.each(
+            wanted,
+            lambda descriptor: _fetch_blob(store, repository, descriptor, run),
+            threads=client.settings.parallel_blobs,
+        )
+        run.report(Progress("verifying sha256 digest"))  # each has been, on its way in
+        run.report(Progress("writing manifest"))
+        store.tag(reference, store.put_manifest(manifest))
+    run.report(Progress("success"))
+    return manifest
+
+
+def push(
+    store: Store,
+    client: RegistryClient,
+    reference: Reference,
+    *,
+    target: Reference | None = None,
+    progress: ProgressSink = ignore_progress,
+) -> Descriptor:
+    """Sends a model of the store to the registry, under `target` or its own name. The manifest arrives byte
+    for byte; blobs that the registry has are not sent.
+
+    On failure the registry's tag is as before; what has arrived is not sent again by the next push.
+
+    Raises: ModelNotFound, BlobNotFound, RegistryDenied, RegistryError, RegistryBusy, RegistryUnsafe,
+        DigestMismatch, and what the store raises.
+    """
+    target = target or reference
+    run = _Run(progress)
+    run.report(Progress("retrieving manifest"))
+    with store.lease():
+        manifest = store.resolve(reference)
+        if target.digest is not None and target.digest != manifest.digest:
+            raise DigestMismatch(
+                str(target.digest), str(manifest.digest), what=f"the target {target.display}"
+            )
+        _require_blobs(store, manifest)
+        repository = client.repository(target, writes=True, sleep=run.sleep)
+        sources = _mount_sources(store, target, manifest)
+
+        def send(descriptor: Descriptor, *, again: bool = False) -> None:
+            _send_blob(store, repository, descriptor, sources.get(descriptor.digest, ()), run, again=again)
+
+        run.each(_distinct(manifest.layers), send, threads=client.settings.parallel_blobs)
+        send(manifest.config)
+        run.report(Progress("pushing manifest"))
+        try:
+            repository.put_manifest(manifest, target.tag)
+        except RegistryError as error:
+            if not {"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"} & set(error.codes):
+                raise
+            # It said that it had a blob, and has it no longer. Once more, without asking.
+            for descriptor in _distinct((*manifest.layers, manifest.config)):
+                send(descriptor, again=True)
+            repository.put_manifest(manifest, target.tag)
+    run.report(Progress("success"))
+    return manifest.descriptor
+
+
+class _Run:
+    """One transfer: its progress stream, its threads, and the end of all when one fails."""
+
+    def __init__(self, progress: ProgressSink) -> None:
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+
+    def report(self, progress: Progress) -> None:
+        """Hands on progress, from one thread at a time. Raises: TransferStopped."""
+        if self._stopped.is_set():
+            raise TransferStopped("transferring: stopped, because another part failed")
+        with self._lock:
+            self._progress(progress)
+
+    def sleep(self, seconds: float) -> None:
+        """Waits between attempts. Raises: TransferStopped."""
+        if self._stopped.wait(seconds):
+            raise TransferStopped("transferring: stopped, because another part failed")
+
+    def counter(self, verb: str, descriptor: Descriptor) -> Callable[[int], None]:
+        """Takes how many bytes of a blob are done, and reports that now and then, and at the end."""
+        status = f"{verb} {descriptor.digest.short}"
+        due = 0.0
+
+        def count(completed: int) -> None:
+            nonlocal due
+            now = time.monotonic()
+            if now >= due or completed >= descriptor.size or self._stopped.is_set():
+                due = now + _REPORT_EVERY_S
+                self.report(Progress(status, descriptor.digest, completed, descriptor.size))
+
+        return count
+
+    def each(
+        self, descriptors: Iterable[Descriptor], work: Callable[[Descriptor], None], *, threads: int
+    ) -> None:
+        """Does the work for all, several at once. The first failure stops the others and is raised, after
+        they have ended; so does an interrupt of the calling thread."""
+        pool = ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix="lading-transfer")
+        try:
+            futures = [pool.submit(work, descriptor) for descriptor in descriptors]
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            failures = [error for future in done if (error := future.exception()) is not None]
+            failures.sort(key=lambda error: isinstance(error, TransferStopped))
+            if failures:
+                raise failures[0]
+        except BaseException:
+            self._stopped.set()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _model_manifest(
+    repository: Repository, reference: Reference, document: Manifest | Index, platform: Platform | None
+) -> Manifest:
+    """The manifest itself, or the one of an index that is the model for this machine."""
+    if isinstance(document, Manifest):
+        return document
+    chosen = choose_manifest(document, reference, platform)
+    inner = repository.fetch_manifest(reference.with_digest(chosen.digest))
+    if isinstance(inner, Index):
+        raise BadManifest(
+            [f"{reference.display} is an index of indexes; name one of its manifests by digest"]
+        )
+    return inner
+
+
+def _fetch_blob(store: Store, repository: Repository, descriptor: Descriptor, run: _Run) -> None:
+    """Brings one blob into the store, going on where an earlier attempt ended. What was continued and turns
+    out wrong is fetched once more from its start: the older part may be to blame."""
+    for resume in (True, False):
+        count = run.counter("pulling", descriptor)
+        with store.ingest(descriptor, resume=resume) as ingest:
+            if ingest.present:
+                count(descriptor.size)
+                return
+            continued = ingest.offset > 0
+            connections = download(repository, descriptor, _CountedSink(ingest, count))
+            try:
+                ingest.commit()
+            except DigestMismatch:
+                if not (resume and (continued or connections > 1)):
+                    raise
+                continue
+            count(descriptor.size)
+            return
+
+
+@dataclass(frozen=True, slots=True)
+class _CountedSink:
+    """A store's ingest that tells how far it is."""
+
+    ingest: Ingest
+    count: Callable[[int], None]
+
+    @property
+    def offset(self) -> int:
+        return self.ingest.offset
+
+    def write(self, data: bytes, /) -> None:
+        self.ingest.write(data)
+        self.count(self.ingest.offset)
+
+
+def _send_blob(
+    store: Store,
+    repository: Repository,
+    descriptor: Descriptor,
+    mount_from: tuple[str, ...],
+    run: _Run,
+    *,
+    again: bool,
+) -> None:
+    count = run.counter("pushing", descriptor)
+    count(0)
+    upload = BlobUpload(repository, descriptor, store.blob_path(descriptor.digest), count)
+    upload.run(() if again else mount_from, look_first=not again)
+    count(descriptor.size)
+
+
+def _require_room(store: Store, wanted: list[Descriptor]) -> None:
+    """Raises: DiskFull when what is missing does not fit, before anything is fetched."""
+    missing = 0
+    for descriptor in wanted:
+        if not store.has(descriptor.digest, descriptor.size):
+            try:
+                there = store.layout.partial(descriptor.digest).stat().st_size
+            except OSError:
+                there = 0
+            missing += max(0, descriptor.size - there)
+    require_room(store.root, missing)
+
+
+def _require_blobs(store: Store, manifest: Manifest) -> None:
+    """Raises: BlobNotFound before anything is sent."""
+    for descriptor in manifest.blobs:
+        if not store.has(descriptor.digest, descriptor.size):
+            raise BlobNotFound(str(descriptor.digest), needed_by=f"manifest {manifest.digest.short}")
+
+
+def _mount_sources(store: Store, target: Reference, manifest: Manifest) -> dict[Digest, tuple[str, ...]]:
+    """For each blob, other repositories of the target's registry that should have it, since a model of that
+    name in the store has it."""
+    needed = {descriptor.digest for descriptor in manifest.blobs}
+    found: dict[Digest, tuple[str, ...]] = {}
+    for tagged in store.tags():
+        repository = tagged.reference.repository
+        if tagged.reference.registry != target.registry or repository == target.repository:
+            continue
+        try:
+            document = store.read_manifest(tagged.descriptor)
+        except LadingError:
+            continue  # a damaged neighbour is no reason not to push
+        for descriptor in document.blobs:
+            known = found.get(descriptor.digest, ())
+            if descriptor.digest in needed and repository not in known and len(known) < _MOUNT_SOURCES:
+                found[descriptor.digest] = (*known, repository)
+    return found
+
+
+def _distinct(descriptors: Iterable[Descriptor]) -> list[Descriptor]:
+    """Without repetitions, in order. Raises: BadManifest when one digest is given two sizes."""
+    found: dict[Digest, Descriptor] = {}
+    for descriptor in descriptors:
+        known = found.setdefault(descriptor.digest, descriptor)
+        if known.size != descriptor.size:
+            raise BadManifest([f"blob {descriptor.digest} has two sizes, {known.size} and {descriptor.size}"])
+    return list(found.values())
