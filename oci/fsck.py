@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from .blob import NOT_A_BLOB
 from .descriptor import Descriptor
 from .digest import Digest
 from .disk import open_regular, sync_folder, translating
@@ -129,7 +130,11 @@ def _read_blob(path: Path, digest: Digest, found: _Findings) -> None:
     except FileNotFoundError:  # swept meanwhile
         return
     except OSError as error:
-        found.bad[digest] = os.strerror(error.errno) if error.errno else str(error)
+        is_file = error.errno not in NOT_A_BLOB
+        found.bad[digest] = os.strerror(error.errno or 0) if is_file else "it is not a regular file"
+        if not is_file:
+            facts = path.lstat()
+            found.suspects.append((path, (facts.st_dev, facts.st_ino)))
         return
     try:
         facts = os.fstat(fd)

@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
+from .blob import REPAIR_HINT, read_blob
 from .canonical import MAX_DOCUMENT_SIZE
 from .descriptor import Descriptor
 from .digest import Digest
-from .disk import open_regular, translating
-from .errors import BadManifest, BlobNotFound, DigestMismatch, IntegrityError, SizeMismatch
+from .errors import BadManifest, BlobNotFound, IntegrityError, SizeMismatch
 from .layout import StoreLayout
 from .manifest import Index, Manifest, parse_document
 from .media_type import INDEX_TYPES, MANIFEST_TYPES
-
-_REPAIR = "lading fsck --repair takes damaged blobs away; then pull or create the model again"
 
 
 def is_document(descriptor: Descriptor) -> bool:
     """Whether the content is a manifest or an index, which names further content."""
     return descriptor.media_type in MANIFEST_TYPES or descriptor.media_type in INDEX_TYPES
-
-
-def read_blob(layout: StoreLayout, digest: Digest, *, limit: int) -> bytes:
-    """The bytes of a blob, verified. ``limit`` is in bytes.
-
-    Raises: BlobNotFound; DigestMismatch; SizeMismatch where it is larger than ``limit``; StoreFailure.
-    """
-    path = layout.blob(digest)
-    try:
-        with translating("reading", path), os.fdopen(open_regular(path, follow_links=False), "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > limit:
-                raise SizeMismatch(str(digest), limit, size, hint="it is larger than such content may be")
-            data = file.read(limit + 1)
-    except Exception as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            raise BlobNotFound(str(digest)) from error
-        raise
-    found = Digest.of(data, algorithm=digest.algorithm)
-    if found != digest:
-        raise DigestMismatch(str(digest), str(found), hint=_REPAIR)
-    return data
 
 
 def read_document(layout: StoreLayout, descriptor: Descriptor) -> Manifest | Index:
@@ -51,7 +26,7 @@ def read_document(layout: StoreLayout, descriptor: Descriptor) -> Manifest | Ind
     """
     data = read_blob(layout, descriptor.digest, limit=MAX_DOCUMENT_SIZE)
     if len(data) != descriptor.size:
-        raise SizeMismatch(str(descriptor.digest), descriptor.size, len(data), hint=_REPAIR)
+        raise SizeMismatch(str(descriptor.digest), descriptor.size, len(data), hint=REPAIR_HINT)
     return parse_document(data, media_type=descriptor.media_type)
 
 

@@ -11,7 +11,7 @@ Readers take no lock: the file is replaced in one step. Writers hold the store's
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -152,7 +152,9 @@ def _read_entry(descriptor: Descriptor) -> Entry:
             reference = Reference.parse(name)
         except BadReference:
             reference = None
-    return Entry(descriptor, reference, _parse_time(descriptor.annotations.get(MODIFIED)))
+    modified = _parse_time(descriptor.annotations.get(MODIFIED))
+    rest = {key: text for key, text in descriptor.annotations.items() if key not in (REF_NAME, MODIFIED)}
+    return Entry(replace(descriptor, annotations=rest), reference, modified)
 
 
 def _without(members: list[Any], reference: Reference) -> list[Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -113,7 +114,7 @@ class Ingest:
             sync_folder(target.parent.parent)
         with locked(self._layout.lock, "shared"):
             self._leases.record(digest)
-            if is_intact_by_mark(target, digest, self.offset):
+            if _is_published(target, digest, self.offset):
                 self.path.unlink()  # someone was quicker; readers may have theirs mapped
             else:
                 self.path.rename(target)
@@ -200,13 +201,13 @@ def ingesting(ingest: Ingest, expected: Descriptor | None, *, resume: bool) -> I
         ingest.end(keep=resume and not ingest.present)
 
 
-def is_intact_by_mark(path: Path, digest: Digest, size: int | None) -> bool:
+def _is_published(path: Path, digest: Digest, size: int) -> bool:
     """Whether the file is there, has ``size`` bytes and bears the mark of having been verified."""
     try:
         facts = path.lstat()
     except OSError:
         return False
-    return (size is None or facts.st_size == size) and has_mark(facts, digest)
+    return stat.S_ISREG(facts.st_mode) and facts.st_size == size and has_mark(facts, digest)
 
 
 def _is_named(fd: int, path: Path) -> bool:

@@ -32,22 +32,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from .blob import find_blob, is_intact, open_blob, read_blob
 from .creation import ensure_folders, prepare
 from .descriptor import Descriptor
 from .digest import Digest
-from .disk import open_regular, translating
+from .disk import translating
 from .errors import BadManifest, BlobNotFound, DigestMismatch, ModelNotFound, SizeMismatch
 from .fsck import FsckReport, check
-from .graph import Unreadable, read_blob, read_document, walk
-from .hashing import hash_file
+from .graph import Unreadable, read_document, walk
 from .importer import ImportedFile, import_into, open_source
 from .index import Entry, TaggedManifest, TagIndex
-from .ingest import Ingest, ingesting, is_intact_by_mark
+from .ingest import Ingest, ingesting
 from .layout import StoreLayout
 from .lease import LeaseBook
 from .lock import locked
 from .manifest import Index, Manifest
-from .mark import set_mark
 from .progress import ProgressSink, ignore_progress
 from .reference import Reference
 from .sweep import GcReport, SweepPolicy, sweep
@@ -98,9 +97,8 @@ class Store:
         Under a lease, the blob is kept from now on.
         """
         self._touch(digest)
-        try:
-            fd = open_regular(self._layout.blob(digest), follow_links=False)
-        except OSError:
+        fd = find_blob(self._layout, digest)
+        if fd is None:
             return False
         try:
             return size is None or os.fstat(fd).st_size == size
@@ -114,23 +112,7 @@ class Store:
         Under a lease, the blob is kept from now on.
         """
         self._touch(digest)
-        path = self._layout.blob(digest)
-        if is_intact_by_mark(path, digest, size):
-            return True
-        try:
-            fd = open_regular(path, follow_links=False)
-        except OSError:
-            return False
-        try:
-            if size is not None and os.fstat(fd).st_size != size:
-                return False
-            with translating("reading", path):
-                found, _ = hash_file(fd, algorithm=digest.algorithm)
-            if found == digest:
-                set_mark(fd, digest)
-            return found == digest
-        finally:
-            os.close(fd)
+        return is_intact(self._layout, digest, size)
 
     def blob_path(self, digest: Digest) -> Path:
         """The file of the blob, to be mapped or read but never written. Raises: BlobNotFound."""
@@ -138,24 +120,17 @@ class Store:
             raise BlobNotFound(str(digest))
         return self._layout.blob(digest)
 
+    def blob_size(self, digest: Digest) -> int:
+        """The bytes that the blob has. Raises: BlobNotFound."""
+        with self.open_blob(digest) as blob:
+            return os.fstat(blob.fileno()).st_size
+
     def open_blob(self, digest: Digest) -> BinaryIO:
         """The blob, opened for reading; the caller closes it. It stays readable if it is swept.
 
         Raises: BlobNotFound.
         """
-        path = self._layout.blob(digest)
-        try:
-            return os.fdopen(open_regular(path, follow_links=False), "rb")
-        except FileNotFoundError:
-            raise BlobNotFound(str(digest)) from None
-        except OSError:
-            with translating("reading", path):
-                raise
-
-    def blob_size(self, digest: Digest) -> int:
-        """The bytes that the blob has. Raises: BlobNotFound."""
-        with self.open_blob(digest) as blob:
-            return os.fstat(blob.fileno()).st_size
+        return os.fdopen(open_blob(self._layout, digest), "rb")
 
     def read_blob(self, digest: Digest, *, limit: int) -> bytes:
         """The whole blob, verified. ``limit`` is the most bytes that are accepted.
