@@ -1,0 +1,199 @@
+"""Mounting: from a reference to everything that running the model takes.
+
+Nothing is unpacked or copied: the paths are those of blobs in the store. Every GGUF file is checked before a
+runner sees it, and found to have the size that the manifest promises; its content is not hashed again, ``fsck``
+does that.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from msgspec import structs
+
+from ..modelfile.parameters import PARAMETERS, BadParameter, check_value
+from ..oci.digest import Digest
+from ..oci.errors import BadManifest, BlobNotFound
+from ..oci.gguf_check import check_file
+from ..oci.gguf_header import GgufHeader
+from ..oci.layer import Layer
+from ..oci.manifest import Manifest
+from ..oci.model import Model, read_model
+from ..oci.reference import Reference
+from ..oci.store import Store
+from .capabilities import TemplateKind, capabilities, choose_template
+from .grant import Details, ModelFacts
+from .load_plan import ModelFiles
+from .model_shape import read_shape
+from .protocol import Adapter, Message
+
+_CACHED_MODELS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountedModel:
+    """A model that is ready to be planned and loaded."""
+
+    reference: Reference
+    digest: Digest
+    """Of the manifest."""
+    files: ModelFiles
+    params: Mapping[str, Any] = field(hash=False)
+    """The model's own parameters, each of its right type; those without meaning are left out."""
+    facts: ModelFacts
+    template_kind: TemplateKind | None
+    """None: the model has no template; the runner wraps conversations in ChatML."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files that a runner maps."""
+        return self.files.weights_size
+
+
+class Mounter:
+    """Mounts models of one store and remembers what it has checked. Thread-safe."""
+
+    def __init__(self, store: Store, *, template: TemplateKind | None = None) -> None:
+        """``template``: the language to prefer, whatever the templates can do."""
+        self._store = store
+        self._template = template
+        self._lock = threading.Lock()
+        self._mounted: OrderedDict[Digest, MountedModel] = OrderedDict()
+
+    def mount(self, reference: Reference) -> MountedModel:
+        """The model that ``reference`` names now.
+
+        Raises: ModelNotFound; BadManifest, BadJson where it is no model; BlobNotFound, DigestMismatch where the
+            store is damaged; BadGguf where a runner must not see one of its files, or it is cut short.
+        """
+        manifest = self._store.resolve(reference)
+        digest = manifest.descriptor.digest
+        with self._lock:
+            known = self._mounted.get(digest)
+            if known is not None:
+                self._mounted.move_to_end(digest)
+        if known is None or not self._is_whole(manifest):
+            known = mount_manifest(self._store, reference, manifest, template=self._template)
+            with self._lock:
+                self._mounted[digest] = known
+                while len(self._mounted) > _CACHED_MODELS:
+                    self._mounted.popitem(last=False)
+        return known if known.reference == reference else _renamed(known, reference)
+
+    def _is_whole(self, manifest: Manifest) -> bool:
+        return all(self._store.has(blob.digest, blob.size) for blob in manifest.blobs)
+
+
+def mount(store: Store, reference: Reference, *, template: TemplateKind | None = None) -> MountedModel:
+    """As `Mounter.mount`, remembering nothing."""
+    return Mounter(store, template=template).mount(reference)
+
+
+def mount_manifest(
+    store: Store, reference: Reference, manifest: Manifest, *, template: TemplateKind | None = None
+) -> MountedModel:
+    """The model that ``manifest`` describes, under the name ``reference``. Raises as `Mounter.mount`."""
+    model = read_model(store, manifest)
+    if not model.weights:
+        raise BadManifest(["it has no weights"], what="model")
+    headers = [check_file(_path(store, layer), expected_size=layer.size) for layer in model.weights]
+    beside = [layer for layer in (model.projector, *model.adapters) if layer is not None]
+    for layer in beside:
+        check_file(_path(store, layer), expected_size=layer.size)
+    go, jinja = _templates(model, headers[0])
+    kind = choose_template(go, jinja, forced=template)
+    files = _files(store, model, headers, go=go if kind == "go" else None, jinja=_jinja_layer(model, kind))
+    return MountedModel(
+        reference=reference,
+        digest=manifest.descriptor.digest,
+        files=files,
+        params=_sound_params(model.params()),
+        facts=_facts(reference, model, headers[0], kind, go if kind == "go" else jinja),
+        template_kind=kind,
+    )
+
+
+def _templates(model: Model, header: GgufHeader) -> tuple[str | None, str | None]:
+    """The Go and the Jinja template; a Jinja layer stands before the one in the GGUF."""
+    go, jinja = model.template_of("go"), model.template_of("jinja")
+    return go.text if go else None, jinja.text if jinja else header.chat_template
+
+
+def _jinja_layer(model: Model, kind: TemplateKind | None) -> str | None:
+    """The text to hand to the runner, which finds the GGUF's own by itself."""
+    layer = model.template_of("jinja") if kind == "jinja" else None
+    return layer.text if layer else None
+
+
+def _files(
+    store: Store, model: Model, headers: list[GgufHeader], *, go: str | None, jinja: str | None
+) -> ModelFiles:
+    others = [layer for layer in (model.projector, *model.adapters) if layer is not None]
+    identity = [str(layer.digest) for layer in (*model.weights, *others)]
+    templates = [
+        f"{name}:{Digest.of(text.encode())}" for name, text in (("go", go), ("jinja", jinja)) if text
+    ]
+    vocabulary = headers[0].vocabulary_size or 0
+    return ModelFiles(
+        key=" ".join(identity + templates),
+        weights=tuple(str(_path(store, layer)) for layer in model.weights),
+        weights_size=sum(header.data_size for header in headers) + sum(layer.size for layer in others),
+        shape=read_shape(headers[0].metadata, vocabulary=vocabulary),
+        projector=str(_path(store, model.projector)) if model.projector else "",
+        adapters=tuple(Adapter(path=str(_path(store, layer))) for layer in model.adapters),
+        template_go=go or "",
+        template_jinja=jinja or "",
+    )
+
+
+def _facts(
+    reference: Reference, model: Model, header: GgufHeader, kind: TemplateKind | None, text: str | None
+) -> ModelFacts:
+    found = model.details
+    return ModelFacts(
+        name=reference.display,
+        full_name=str(reference),
+        digest=str(model.manifest.descriptor.digest),
+        details=Details(
+            parent_model=found.parent_model,
+            format=found.format,
+            family=found.family,
+            families=found.families,
+            parameter_size=found.parameter_size,
+            quantization_level=found.quantization_level,
+        ),
+        capabilities=capabilities(header, kind=kind, template=text, projector=model.projector is not None),
+        system=model.system() or "",
+        messages=tuple(Message(role=message.role, content=message.content) for message in model.messages()),
+        context_length=header.context_length or 0,
+    )
+
+
+def _sound_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that have meaning. A model from elsewhere may carry any, right or wrong."""
+    sound = {}
+    for name, value in params.items():
+        if value is None or name not in PARAMETERS:
+            continue
+        try:
+            sound[name] = check_value(name, value)
+        except BadParameter:
+            continue
+    return sound
+
+
+def _path(store: Store, layer: Layer) -> Path:
+    try:
+        return store.blob_path(layer.digest)
+    except BlobNotFound:
+        raise BlobNotFound(str(layer.digest), needed_by=f"the model ({layer.role})") from None
+
+
+def _renamed(model: MountedModel, reference: Reference) -> MountedModel:
+    facts = structs.replace(model.facts, name=reference.display, full_name=str(reference))
+    return replace(model, reference=reference, facts=facts)
