@@ -47,10 +47,11 @@ class Ingest:
         expected: Descriptor | None,
         *,
         algorithm: str = "sha256",
+        path: Path | None = None,
     ) -> None:
         self.offset = 0
         self.present = False
-        self.path = layout.partial(expected.digest) if expected else layout.ingest / _fresh_name()
+        self.path = path or (layout.partial(expected.digest) if expected else layout.ingest / _fresh_name())
         self._layout = layout
         self._leases = leases
         self._expected = expected

@@ -194,6 +194,17 @@ class Store:
         with ingesting(ingest, expected, resume=resume):
             yield ingest
 
+    def adopt(self, path: Path, expected: Descriptor) -> None:
+        """Make ``path``, a file in ``ingest/`` that has all the bytes of ``expected``, its blob: the file is
+        read, verified and renamed. Where it is wrong, it is removed.
+
+        Raises: IngestBusy where somebody has it locked; SizeMismatch, DigestMismatch.
+        """
+        ingest = Ingest(self._layout, self._leases, expected, path=path)
+        ingest.open(resume=True, wait_s=0)
+        with ingesting(ingest, expected, resume=True):
+            ingest.commit()
+
     @contextmanager
     def _ingest_new(self, algorithm: str = "sha256") -> Iterator[Ingest]:
         ensure_folders(self._layout)
