@@ -48,7 +48,10 @@ def lint(
     files: FilesArgument = None,
     form: Annotated[str, typer.Option("--format", metavar="FORM", help="text or json.")] = "text",
 ) -> None:
-    """Explain what is doubtful in Modelfiles; exit with 1 if anything is."""
+    """Explain what is doubtful in Modelfiles.
+
+    Exits with 1 if anything is.
+    """
     from ..modelfile.linter import lint as lint_modelfile
 
     found = []

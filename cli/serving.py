@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .backend import Backend
 
 PS_FIELDS = ("name", "id", "digest", "size", "processor", "context", "until")
+SHELLS = ("bash", "zsh", "fish", "powershell")
 MAX_PROMPT_SIZE = 32 << 20
 """Bytes of standard input that are read as a prompt at most."""
 
@@ -287,7 +288,7 @@ def _converse(
     ).run(history)
 
 
-FACETS = ("license", "modelfile", "parameters", "system", "template", "messages")
+SHOWN_ALONE = ("license", "modelfile", "parameters", "system", "template", "messages")
 
 
 def show(
@@ -302,13 +303,13 @@ def show(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="All metadata and tensors.")] = False,
     form: Annotated[str, typer.Option("--format", metavar="FORM", help="text or json.")] = "text",
 ) -> None:
-    """Describe a model: architecture, size, context, capabilities, parameters, prompts, licence."""
+    """Describe a model."""
     from .description import describe, describe_json
 
     flags = (license_, modelfile, parameters, system, template, messages)
-    asked = [facet for facet, flag in zip(FACETS, flags, strict=True) if flag]
+    asked = [facet for facet, flag in zip(SHOWN_ALONE, flags, strict=True) if flag]
     if len(asked) > 1:
-        raise UsageError(f"only one of --{' --'.join(FACETS)} can be given, got --{' --'.join(asked)}")
+        raise UsageError(f"only one of --{' --'.join(SHOWN_ALONE)} can be given, got --{' --'.join(asked)}")
     session = session_of(context)
     if form == "json":
         print_json(describe_json(session, model))
@@ -322,7 +323,7 @@ def version(
     context: typer.Context,
     form: Annotated[str, typer.Option("--format", metavar="FORM", help="text or json.")] = "text",
 ) -> None:
-    """Print the version of this program, and of the server where one answers."""
+    """Print the version."""
     del context
     if form == "json":
         print_json({"version": __version__, "python": sys.version.split()[0]})
@@ -358,11 +359,15 @@ def _plain(value: Any) -> Any:
 def completion(
     shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish|powershell", help="Your shell.")],
 ) -> None:
-    """Print the completion script of a shell: `eval "$(lading completion bash)"`."""
-    from typer.completion import Shells, get_completion_script
+    """Print a shell's completion script.
 
-    if shell not in set(Shells):
-        raise UsageError(f"reading the shell {shell!r}: expected one of {', '.join(Shells)}")
+    For bash: eval "$(lading completion bash)"
+    """
+    # What typer's own --show-completion prints; it needs no guess of the shell that runs us.
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]  # not re-exported
+
+    if shell not in SHELLS:
+        raise UsageError(f"reading the shell {shell!r}: expected one of {', '.join(SHELLS)}")
     print(get_completion_script(prog_name="lading", complete_var="_LADING_COMPLETE", shell=shell))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,7 +41,7 @@ def list_models(
                 "name": name,
                 "id": tag.descriptor.digest.short,
                 "digest": str(tag.descriptor.digest),
-                "size": store.manifest(tag.descriptor).total_size,
+                "size": sum(blob.size for blob in store.read_manifest(tag.descriptor).blobs),
                 "modified": tag.modified.astimezone(UTC).isoformat(),
             }
         )
@@ -82,7 +83,7 @@ def inspect(
             {
                 "name": session.display(session.reference(name)),
                 "digest": str(manifest.descriptor.digest),
-                "size": manifest.total_size,
+                "size": sum(blob.size for blob in manifest.blobs),
                 "manifest": strict_json(manifest.raw),
                 "config": _config_of(store.read_blob(manifest.config.digest, limit=1 << 20)),
             }
@@ -164,7 +165,9 @@ def gc(
     """Free the bytes that no model needs."""
     report = session_of(context).store().gc(dry_run=dry_run)
     verb = "would free" if dry_run else "freed"
-    print(f"{verb} {format_size(report.freed_size)} in {report.removed_count} files")
+    print(f"{verb} {format_size(report.freed)} in {len(report.blobs) + report.leftovers} files")
+    if report.kept_leftovers:
+        print(f"kept {report.kept_leftovers} unfinished downloads: a pull resumes them", file=sys.stderr)
 
 
 def fsck(
@@ -175,18 +178,30 @@ def fsck(
     form: Annotated[str, typer.Option("--format", metavar="FORM", help="text or json.")] = "text",
     quiet: QuietOption = False,
 ) -> None:
-    """Read every byte of the store and check it against its digest; exit with 1 if anything is wrong."""
+    """Check every byte of the store.
+
+    Exits with 1 if a blob is not what its digest says, or missing.
+    """
     store = session_of(context).store()
     with show_progress(quiet=quiet) as progress:
         report = store.fsck(progress=progress, repair=repair)
     if form == "json":
-        print_json(report.to_json())
+        print_json(
+            {
+                "blobs": report.blobs,
+                "size": report.size,
+                "tags": report.tags,
+                "problems": [asdict(problem) for problem in report.problems],
+                "quarantined": [str(path) for path in report.quarantined],
+            }
+        )
     else:
         for problem in report.problems:
-            print(problem)
-        print(
-            f"checked {report.blob_count} blobs, {format_size(report.size)}: {len(report.problems)} problems"
-        )
+            models = f" (needed by {', '.join(problem.models)})" if problem.models else ""
+            print(f"{problem.kind}: {problem.subject}: {problem.detail}{models}")
+            if problem.remedy:
+                print(f"  {problem.remedy}")
+        print(f"checked {report.blobs} blobs, {format_size(report.size)}: {len(report.problems)} problems")
     if report.problems:
         raise typer.Exit(ExitCode.FAILURE)
 
