@@ -108,7 +108,9 @@ def _report_bug(error: Exception, *, debug: bool) -> ExitCode:
 
 def _print_error(message: str, hint: str | None) -> None:
     print(f"Error: {message}", file=sys.stderr)
-    if hint:
+    if (
+        hint and f"hint: {hint}" not in message
+    ):  # diagnostics carry their hints beside the line they are about
         print(f"hint: {hint}", file=sys.stderr)
 
 

@@ -29,7 +29,9 @@ BLOCK = re.compile(r"(<!-- begin ([a-z-]+) -->\n).*?(<!-- end \2 -->)", re.DOTAL
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table; a `|` within a cell is escaped."""
     lines = [headers, ["---"] * len(headers), *rows]
-    return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return "".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines
+    )
 
 
 def parameters() -> str:
@@ -52,7 +54,9 @@ def parameters() -> str:
 
 def lint_rules() -> str:
     """What `lading lint` finds."""
-    return table(("code", "what it means"), ((rule.code, rule.meaning) for rule in RULES))
+    return table(
+        ("code", "what it means"), ((rule.code, f"{rule.meaning}. {rule.why}") for rule in RULES.values())
+    )
 
 
 def settings() -> str:
