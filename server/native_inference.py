@@ -53,7 +53,7 @@ class Generate:
                 return
             if request.raw and (request.template or request.system or request.context):
                 raise BadField("raw mode does not support template, system, or context")
-            events = self._services.inference.generate(_generation(request, settings))
+            events = self._services.inference.generate(self._generation(request, settings))
             opened = await open_stream(noted(events, req.scope))
         if request.stream:
             encode = functools.partial(generate_lines, model=model, clock=rfc3339)
@@ -61,6 +61,19 @@ class Generate:
         else:
             whole = await gathered(opened, functools.partial(whole_generate, model=model, clock=rfc3339))
             resp.data, resp.content_type = json_bytes(whole), JSON
+
+    def _generation(self, request: schema.GenerateRequest, settings: Settings) -> GenerateRequest:
+        return GenerateRequest(
+            model=self._services.names.for_runtime(request.model_name),
+            prompt=request.prompt,
+            suffix=request.suffix,
+            system=request.system,
+            template=request.template,
+            context=tuple(request.context),
+            raw=request.raw,
+            images=images_of(request.images),
+            settings=settings,
+        )
 
 
 class Chat:
@@ -87,7 +100,7 @@ class Chat:
                 return
             events = self._services.inference.chat(
                 ChatRequest(
-                    model=model,
+                    model=self._services.names.for_runtime(model),
                     messages=tuple(runtime_message(message) for message in request.messages),
                     tools=tuple(request.tools),
                     settings=settings,
@@ -115,15 +128,16 @@ class Embed:
         texts = _texts(request.input)
         keep_alive = parse_seconds(request.keep_alive)
         inference = self._services.inference
-        with asked_for(model, EMBED_MISSING if model else "model '' not found"):
+        with asked_for(model, EMBED_MISSING):
             if not model:
                 raise NoSuchModel("model '' not found")
+            name = self._services.names.for_runtime(model)
             if not texts:
-                loaded = await inference.load(model, options=request.options, keep_alive=keep_alive)
+                loaded = await inference.load(name, options=request.options, keep_alive=keep_alive)
                 vectors, tokens, times = [], 0, (loaded.total_duration_ns, loaded.load_duration_ns)
             else:
                 done = await inference.embed(
-                    model,
+                    name,
                     texts,
                     options=request.options,
                     keep_alive=keep_alive,
@@ -157,14 +171,15 @@ class Embeddings:
         with asked_for(model, EMBED_MISSING):
             if not model:
                 raise BadField("model is required", field="model")
+            name = self._services.names.for_runtime(model)
             vector: tuple[float, ...] = ()
             if request.prompt:
                 done = await inference.embed(
-                    model, (request.prompt,), options=request.options, keep_alive=keep_alive
+                    name, (request.prompt,), options=request.options, keep_alive=keep_alive
                 )
                 vector = done.vectors[0]
             else:
-                await inference.load(model, options=request.options, keep_alive=keep_alive)
+                await inference.load(name, options=request.options, keep_alive=keep_alive)
         resp.data, resp.content_type = json_bytes(schema.EmbeddingsAnswer(embedding=vector)), JSON
 
 
@@ -173,11 +188,12 @@ class Embeddings:
 
 async def load_or_unload(services: Services, model: str, settings: Settings) -> Literal["load", "unload"]:
     """What a request without content asks for: keep_alive 0 unloads, anything else loads."""
+    name = services.names.for_runtime(model)
     if settings.keep_alive == 0:
-        await asyncio.to_thread(services.catalogue.resolve, model)
-        await services.inference.unload(model)
+        await asyncio.to_thread(services.catalogue.find, model)
+        await services.inference.unload(name)
         return "unload"
-    await services.inference.load(model, options=settings.options, keep_alive=settings.keep_alive)
+    await services.inference.load(name, options=settings.options, keep_alive=settings.keep_alive)
     return "load"
 
 
@@ -291,20 +307,6 @@ def format_of(value: object) -> Literal["json"] | dict[str, Any] | None:
         return value
     shown = json.dumps(value)[:80]
     raise BadField(f'invalid format: {shown}; expected "json" or a valid JSON Schema object', field="format")
-
-
-def _generation(request: schema.GenerateRequest, settings: Settings) -> GenerateRequest:
-    return GenerateRequest(
-        model=request.model_name,
-        prompt=request.prompt,
-        suffix=request.suffix,
-        system=request.system,
-        template=request.template,
-        context=tuple(request.context),
-        raw=request.raw,
-        images=images_of(request.images),
-        settings=settings,
-    )
 
 
 def _texts(value: object) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..oci.store import Store
 from ..runtime.inference import Inference
 from .catalogue import Catalogue
+from .names import Names
 from .settings import ServerSettings
 
 
@@ -16,5 +17,6 @@ class Services:
     store: Store
     inference: Inference
     catalogue: Catalogue
+    names: Names
     version: str
     """Lading's own."""

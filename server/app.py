@@ -1,0 +1,103 @@
+"""The web application: routes, error handlers, nothing else. Pure wiring: `create_app(services)`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import falcon
+import falcon.asgi
+from falcon.asgi import Request, Response
+
+from ..modelfile.errors import LadingError
+from . import health, native_inference, native_models, openai_chat, openai_models
+from .errors import INTERNAL, RETRY_AFTER_S, Problem, native_body, openai_body, problem_of
+from .guard import request_id
+from .services import Services
+from .wire import JSON, json_bytes
+
+log = logging.getLogger("lading.server")
+
+
+def create_app(services: Services) -> falcon.asgi.App[Any, Any]:
+    """The application over `services`, which the caller made and closes."""
+    app: falcon.asgi.App[Any, Any] = falcon.asgi.App()
+    app.req_options.strip_url_path_trailing_slash = True
+    app.req_options.auto_parse_qs_csv = False
+    app.resp_options.xml_error_serialization = False
+    _add_native_routes(app, services)
+    _add_openai_routes(app, services)
+    ready = health.Ready(services)
+    app.add_route("/livez", health.Live())
+    app.add_route("/readyz", ready)
+    app.add_route("/health", ready)
+    app.add_error_handler(Exception, _on_bug)
+    app.add_error_handler(falcon.HTTPError, _on_http_error)
+    app.add_error_handler(LadingError, _on_error)
+    return app
+
+
+def _add_native_routes(app: falcon.asgi.App[Any, Any], services: Services) -> None:
+    app.add_route("/", native_models.Root())
+    app.add_route("/api/version", native_models.Version(services))
+    app.add_route("/api/tags", native_models.Tags(services))
+    app.add_route("/api/show", native_models.Show(services))
+    app.add_route("/api/ps", native_models.Ps(services))
+    app.add_route("/api/copy", native_models.Copy(services))
+    app.add_route("/api/delete", native_models.Delete(services))
+    app.add_route("/api/generate", native_inference.Generate(services))
+    app.add_route("/api/chat", native_inference.Chat(services))
+    app.add_route("/api/embed", native_inference.Embed(services))
+    app.add_route("/api/embeddings", native_inference.Embeddings(services))
+
+
+def _add_openai_routes(app: falcon.asgi.App[Any, Any], services: Services) -> None:
+    chat = openai_chat.ChatCompletions(services)
+    app.add_route("/v1/chat/completions", chat)
+    app.add_route("/chat/completions", chat)
+    app.add_route("/v1/models", openai_models.Models(services))
+    app.add_sink(openai_models.Model(services).serve, r"/v1/models/(?P<model>.+)")
+
+
+async def _on_error(req: Request, resp: Response, error: LadingError, params: dict[str, Any]) -> None:
+    problem = problem_of(error)
+    if problem.status >= 500:
+        log.warning(
+            "a request failed",
+            extra={"facts": {"request_id": request_id(req.scope), "status": problem.status}},
+            exc_info=error,
+        )
+    render(req, resp, problem)
+
+
+async def _on_http_error(
+    req: Request, resp: Response, error: falcon.HTTPError, params: dict[str, Any]
+) -> None:
+    """What Falcon itself refuses: unknown paths, wrong methods, malformed requests."""
+    status = error.status_code
+    resp.set_headers(error.headers or {})
+    words = {404: "404 page not found", 405: "405 method not allowed"}.get(status)
+    if words is not None and not req.path.startswith("/v1/"):
+        # Exactly what Ollama's router says.
+        resp.status, resp.text, resp.content_type = status, words, "text/plain"
+        return
+    text = words[4:] if words else error.title or "bad request"
+    render(req, resp, Problem(status, "invalid_request", text))
+
+
+async def _on_bug(req: Request, resp: Response, error: Exception, params: dict[str, Any]) -> None:
+    """The HTTP boundary: the client learns nothing of our insides, the log all, under the request's id."""
+    log.exception("a request failed", extra={"facts": {"request_id": request_id(req.scope)}}, exc_info=error)
+    render(req, resp, INTERNAL)
+
+
+def render(req: Request, resp: Response, problem: Problem) -> None:
+    """Answer with a problem in the shape of the dialect that the path belongs to."""
+    body = openai_body if _is_openai(req.path) else native_body
+    resp.status, resp.data, resp.content_type = problem.status, json_bytes(body(problem)), JSON
+    if problem.status == 503:
+        resp.retry_after = RETRY_AFTER_S
+
+
+def _is_openai(path: str) -> bool:
+    return path.startswith("/v1/") or path == "/chat/completions"

@@ -1,0 +1,239 @@
+"""Starting the server: gunicorn's master, its web workers, and the keeper beside them.
+
+    master ── web workers (Falcon; stateless)
+          └── arbiter ── keeper ── runners
+
+`serve` blocks. Everything that can be refused (the address, the store) is refused before a process is
+started.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+
+from .. import __version__
+from ..modelfile.errors import ResourceError
+from ..oci.store import Store
+from ..runtime.inference import Inference
+from ..runtime.socket_dir import SocketDir
+from . import keeper_app
+from .app import create_app
+from .catalogue import Catalogue
+from .guard import Application, Guard
+from .keeper_client import KeeperClient
+from .log import ServerLogger
+from .names import Names
+from .origin import HostRules, OriginRules
+from .services import Services
+from .settings import Limits, ServerSettings
+from .web_worker import GuardedWorker
+
+BACKLOG = 2048
+_KEEPALIVE_S = 5
+_HEARTBEAT_S = 60
+_SHM = Path("/dev/shm")
+
+log = logging.getLogger("lading.server")
+
+
+class PortInUse(ResourceError):
+    """Another program listens there."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(
+            f"listening on {host}:{port}: the port is in use",
+            hint="stop the other server, or choose another port",
+        )
+        self.host, self.port = host, port
+
+
+class CannotListen(ResourceError):
+    """The address cannot be listened on."""
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        super().__init__(f"listening on {host}:{port}: {reason}", hint="choose an address of this machine")
+        self.host, self.port = host, port
+
+
+def serve(settings: ServerSettings) -> None:
+    """Run the server until it is told to stop; then leave by SystemExit.
+
+    Raises: PortInUse, CannotListen, NotAStore, BadRuntimeDir; nothing has been started then.
+    """
+    Store.open(settings.store_root)
+    listener = listen(settings.host, settings.port)
+    sockets = SocketDir.open(settings.runtime.runtime_dir)
+    keeper_socket = sockets.path / "keeper.sock"
+    keeper_app.KeeperApp.configure(settings, keeper_socket)
+    master = os.getpid()
+    try:
+        _Gunicorn(settings, listener, lambda: web_app(settings, keeper_socket), keeper=True).run()
+    finally:
+        if os.getpid() == master:  # the processes that gunicorn forks come through here as well
+            sockets.close()
+
+
+def serve_registry(store_root: Path, *, host: str, port: int, read_only: bool = False) -> None:
+    """Serve the store as an OCI registry and nothing else. Blocks and raises as `serve`."""
+    from .registry import create_registry_app
+
+    settings = ServerSettings(store_root=store_root, host=host, port=port)
+    Store.open(store_root)
+    listener = listen(host, port)
+
+    def make_app() -> Application:
+        return _guarded(create_registry_app(Store.open(store_root), read_only=read_only), settings)
+
+    _Gunicorn(settings, listener, make_app, keeper=False).run()
+
+
+def web_app(settings: ServerSettings, keeper_socket: Path) -> Application:
+    """The application of one web worker."""
+    store = Store.open(settings.store_root)
+    names = Names(settings.default_registry, settings.default_namespace)
+    keeper = KeeperClient(keeper_socket)
+    inference = Inference(keeper)
+    app = create_app(
+        Services(
+            settings=settings,
+            store=store,
+            inference=inference,
+            catalogue=Catalogue(store, names),
+            names=names,
+            version=__version__,
+        )
+    )
+    app.add_middleware(_Lifespan(keeper, inference))
+    return _guarded(app, settings)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Bound here and not by gunicorn, which would retry for seconds and then only log.
+
+    Raises: PortInUse, CannotListen.
+    """
+    try:
+        info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(info[0], info[1])
+    except OSError as error:
+        raise CannotListen(host, port, error.strerror or str(error)) from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(info[4])
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(host, port) from error
+        raise CannotListen(host, port, error.strerror or str(error)) from error
+    return listener
+
+
+class _Lifespan:
+    """What happens in each web worker when it starts and when it ends."""
+
+    def __init__(self, keeper: KeeperClient, inference: Inference) -> None:
+        self._keeper = keeper
+        self._inference = inference
+
+    async def process_startup(self, scope: Any, event: Any) -> None:
+        self._keeper.attach()
+
+    async def process_shutdown(self, scope: Any, event: Any) -> None:
+        await self._inference.aclose()
+        await self._keeper.aclose()
+
+
+class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn, configured from our settings; it reads no file, no environment and no command line."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        listener: socket.socket,
+        make_app: Callable[[], Application],
+        *,
+        keeper: bool,
+    ) -> None:
+        self._settings = settings
+        self._address = listener.getsockname()
+        self._fd = listener.detach()  # gunicorn closes it
+        self._make_app = make_app
+        self._keeper = keeper
+        super().__init__()
+
+    @property
+    def limits(self) -> Limits:
+        """Read by `GuardedWorker`."""
+        return self._settings.limits
+
+    def load(self) -> Application:
+        return self._make_app()
+
+    def load_config(self) -> None:
+        settings = self._settings
+        drain_s = max(1, round(settings.drain_s))
+        values: dict[str, Any] = {
+            "bind": f"fd://{self._fd}",
+            "workers": settings.workers,
+            "worker_class": GuardedWorker,
+            "asgi_loop": "uvloop",
+            "asgi_lifespan": "on",
+            # A client that leaves cancels its request at once; nothing here needs time to say goodbye.
+            "asgi_disconnect_grace_period": 0,
+            "timeout": _HEARTBEAT_S,
+            "graceful_timeout": drain_s,
+            "keepalive": _KEEPALIVE_S,
+            "limit_request_line": 4094,
+            "limit_request_fields": 64,
+            "limit_request_field_size": 8190,
+            "header_map": "refuse",
+            "control_socket_disable": True,
+            "umask": _umask(),
+            "logger_class": ServerLogger,
+            "loglevel": settings.log_level,
+            # Unique: gunicorn kills the arbiter of an earlier server of the same name as an orphan.
+            "proc_name": f"lading-{self._address[1]}-{os.getpid()}",
+            "when_ready": self._announce,
+        }
+        if _SHM.is_dir():
+            values["worker_tmp_dir"] = str(_SHM)
+        if self._keeper:
+            values |= {
+                "dirty_apps": [keeper_app.IMPORT_PATH],
+                "dirty_workers": 1,
+                "dirty_threads": 1,
+                "dirty_timeout": _HEARTBEAT_S,
+                "dirty_graceful_timeout": drain_s,
+            }
+        for name, value in values.items():
+            self.cfg.set(name, value)
+
+    def _announce(self, arbiter: Any) -> None:
+        host, port = self._address[:2]
+        shown = f"[{host}]" if ":" in host else host
+        log.info("listening on http://%s:%d", shown, port, extra={"facts": {"version": __version__}})
+
+
+def _guarded(app: Any, settings: ServerSettings) -> Application:
+    return Guard(
+        app,
+        hosts=HostRules.of(settings.host, settings.allowed_hosts),
+        origins=OriginRules(settings.origins),
+        access_log=settings.access_log,
+    )
+
+
+def _umask() -> int:
+    """The one in force, which gunicorn would replace by its own."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
