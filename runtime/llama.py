@@ -20,7 +20,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import llama_cpp
 import numpy as np
@@ -44,6 +44,9 @@ _FLASH_ATTENTION = {
     "off": llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED,
 }
 NO_TOKEN = -1
+
+Adapter = Any
+"""llama.cpp's pointer to a loaded adapter: a ctypes pointer object, which no type names."""
 
 
 class LoadError(InputError):
@@ -74,12 +77,15 @@ class LlamaLog:
 
     _ERROR, _CONTINUE = 4, 5
     _BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output)\s+buffer size =\s+([0-9.]+) MiB")
+    _OFFLOADED = re.compile(r"offloaded (\d+)/\d+ layers to GPU")
     _USES: ClassVar = {"model": "weights", "KV": "kv", "RS": "kv", "compute": "compute", "output": "output"}
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=200)
         self._errors: deque[str] = deque(maxlen=20)
         self._buffers: list[tuple[str, str, float]] = []
+        self.gpu_layers = 0
+        """Layers that the last load put on GPUs."""
         self._partial = ""
         self._level = 0
         self._callback = llama_cpp.llama_log_callback(self._log)
@@ -111,6 +117,8 @@ class LlamaLog:
             # ggml numbers the levels debug 1, info 2, warn 3, error 4.
             if self._level == self._ERROR:
                 self._errors.append(line[:2000])
+            if found := self._OFFLOADED.search(line):
+                self.gpu_layers = int(found[1])
             if found := self._BUFFER.search(line):
                 self._buffers.append((found[1], self._USES[found[2]], float(found[3])))
 
@@ -179,7 +187,7 @@ class LlamaModel:
     @property
     def sliding_window(self) -> int:
         """Tokens of the attention window; 0: attention is full."""
-        return max(0, llama_cpp.llama_model_n_swa(self.pointer))
+        return max(0, int(llama_cpp.llama_model_n_swa(self.pointer)))
 
     @property
     def size(self) -> int:
@@ -208,6 +216,16 @@ class LlamaModel:
         """The Jinja template in the file's metadata, or ""."""
         text = llama_cpp.llama_model_chat_template(self.pointer, None)
         return text.decode("utf-8", "replace") if text else ""
+
+    def load_adapter(self, path: str, log: LlamaLog) -> Adapter:
+        """A LoRA adapter for this model, freed with it.
+
+        Raises: LoadError.
+        """
+        pointer = llama_cpp.llama_adapter_lora_init(self.pointer, path.encode())
+        if not pointer:
+            raise LoadError(f"loading the adapter {path}: llama.cpp refuses the file", log.errors)
+        return pointer
 
     def metadata(self, key: str) -> str | None:
         """A metadata value as text; None where the file has no such key. At most 4 KiB."""
@@ -339,7 +357,8 @@ class LlamaContext:
         self.pointer: int = pointer
         self.n_seq = settings.n_seq
         self._n_vocab = model.vocab.size
-        self._n_embd = model.n_embd_out
+        self.n_embd = model.n_embd_out
+        """Width of an embedding."""
         self._memory = llama_cpp.llama_get_memory(pointer)
 
     def close(self) -> None:
@@ -365,10 +384,17 @@ class LlamaContext:
             llama_cpp.llama_get_logits_ith(self.pointer, index), shape=(self._n_vocab,)
         )
 
+    def use_adapters(self, adapters: Sequence[tuple[Adapter, float]]) -> bool:
+        """Apply LoRA adapters (from `LlamaModel.load_adapter`), each with its scale; False where one does
+        not fit."""
+        pointers = (llama_cpp.llama_adapter_lora_p_ctypes * len(adapters))(*(p for p, _ in adapters))
+        scales = (ctypes.c_float * len(adapters))(*(scale for _, scale in adapters))
+        return bool(llama_cpp.llama_set_adapters_lora(self.pointer, pointers, len(adapters), scales) == 0)
+
     def embedding_of_sequence(self, seq: int) -> npt.NDArray[np.float32]:
         """A copy of the pooled embedding of a sequence in the last batch."""
         pointer = llama_cpp.llama_get_embeddings_seq(self.pointer, seq)
-        return np.ctypeslib.as_array(pointer, shape=(self._n_embd,)).copy()
+        return np.ctypeslib.as_array(pointer, shape=(self.n_embd,)).copy()
 
     # Memory: positions [start, end) of sequences; end -1 means to the end.
 
@@ -435,7 +461,13 @@ class LlamaBatch:
         self.struct.n_tokens = 0
 
     def add(
-        self, seq: int, tokens: Sequence[int], position: int, *, want_last: bool, want_all: bool = False
+        self,
+        seq: int,
+        tokens: Sequence[int] | npt.NDArray[np.int32],
+        position: int,
+        *,
+        want_last: bool,
+        want_all: bool = False,
     ) -> int:
         """Append tokens at consecutive positions; the last one's output, or all outputs, can be asked for.
 

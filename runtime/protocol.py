@@ -26,6 +26,8 @@ Role = str
 Think = bool | Literal["low", "medium", "high", "max"]
 EndReason = Literal["stop", "length", "cancelled"]
 
+TemplateKind = Literal["go", "jinja", "chatml", ""]
+
 FailureCode = Literal[
     "bad_request",  # fields that contradict each other or are out of range
     "bad_template",  # the chat template does not compile, raises, or exceeds its limits
@@ -123,7 +125,7 @@ class Ready(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="ready"):
     """The part of `memory` that is on GPUs."""
     capabilities: tuple[str, ...] = ()
     """Of completion, embedding, insert, tools, thinking, as seen in the model and the template in use."""
-    template: Literal["go", "jinja", "chatml", ""] = ""
+    template: TemplateKind = ""
     """Which template chat uses: given Go, given or embedded Jinja, our ChatML stand-in, none."""
     sandbox: tuple[str, ...] = ()
     """Layers of isolation in force."""

@@ -1,0 +1,195 @@
+"""Loading what a `LoadSpec` names: model, context, engine, and the facts about them. Runner process only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psutil
+
+from .constraint import ConstraintCompiler
+from .embedding import Embedder
+from .llama import (
+    NO_TOKEN,
+    ContextError,
+    ContextSettings,
+    LlamaContext,
+    LlamaLog,
+    LlamaModel,
+    LoadError,
+    ModelSettings,
+    start_backend,
+)
+from .prepare import Preparer, TemplateFacts
+from .protocol import FailureCode, LoadFailed, Loading, LoadSpec, Ready, TemplateKind
+from .renderer import Renderer
+
+_MAX_UBATCH = 512
+_MAX_PARALLEL = 256
+_MIN_CTX = 4
+_PROGRESS_STEP = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A model ready to serve. ``embedder`` is set exactly for models that embed instead of generate."""
+
+    spec: LoadSpec
+    model: LlamaModel
+    context: LlamaContext
+    preparer: Preparer
+    embedder: Embedder | None
+    facts: Ready
+
+
+def load(spec: LoadSpec, renderer: Renderer, report: Callable[[Loading], None]) -> Loaded | LoadFailed:
+    """Load all of ``spec``. On failure memory may stay allocated: the process is expected to end."""
+    log = LlamaLog()
+    log.install()
+    start_backend()
+    try:
+        return _load(spec, renderer, log, report)
+    except LoadError as error:
+        return _failed(error, "bad_model", error.log)
+    except ContextError as error:
+        return _failed(error, "out_of_memory", error.log)
+
+
+def _load(spec: LoadSpec, renderer: Renderer, log: LlamaLog, report: Callable[[Loading], None]) -> Loaded:
+    model = LlamaModel(
+        ModelSettings(
+            paths=spec.weights,
+            n_gpu_layers=spec.n_gpu_layers,
+            main_gpu=spec.main_gpu,
+            use_mmap=spec.use_mmap,
+            use_mlock=spec.use_mlock,
+        ),
+        log,
+        _Progress(report),
+    )
+    if model.vocab.size == 0:
+        raise LoadError(f"loading {spec.weights[0]}: the model has no vocabulary")
+    embeds = _embeds(spec, model)
+    n_ctx = _context_length(spec, model)
+    context = LlamaContext(model, _context_settings(spec, n_ctx, embeds), log)
+    if spec.adapters:
+        adapters = [(model.load_adapter(adapter.path, log), adapter.scale) for adapter in spec.adapters]
+        if not context.use_adapters(adapters):
+            raise LoadError("loading the adapters: llama.cpp cannot apply them to this model", log.errors)
+    template = _template(spec, model)
+    preparer = Preparer(model.vocab, renderer, template, ConstraintCompiler(model.vocab), n_ctx)
+    return Loaded(
+        spec=spec,
+        model=model,
+        context=context,
+        preparer=preparer,
+        embedder=Embedder(context, model.vocab, n_ctx) if embeds else None,
+        facts=_facts(spec, model, n_ctx, template, embeds, log),
+    )
+
+
+class _Progress:
+    """Passes progress on, not more often than is useful; stops the load when nobody listens."""
+
+    def __init__(self, report: Callable[[Loading], None]) -> None:
+        self._report = report
+        self._last = -1.0
+
+    def __call__(self, fraction: float) -> bool:
+        if fraction - self._last < _PROGRESS_STEP:
+            return True
+        self._last = fraction
+        try:
+            self._report(Loading(fraction=fraction))
+        except OSError:
+            return False
+        return True
+
+
+def _embeds(spec: LoadSpec, model: LlamaModel) -> bool:
+    """Whether the model is for embeddings: it names a way of pooling, or cannot decode at all."""
+    architecture = model.metadata("general.architecture") or ""
+    pooling = model.metadata(f"{architecture}.pooling_type")
+    return spec.embedding or pooling not in (None, "0") or not model.has_decoder
+
+
+def _context_length(spec: LoadSpec, model: LlamaModel) -> int:
+    """Of one sequence: what is asked for, within what the model was trained for."""
+    trained = model.n_ctx_train
+    wanted = spec.n_ctx or trained or 4096
+    return max(_MIN_CTX, min(wanted, trained) if trained > 0 else wanted)
+
+
+def _context_settings(spec: LoadSpec, n_ctx: int, embeds: bool) -> ContextSettings:
+    n_seq = min(max(1, spec.n_parallel), _MAX_PARALLEL)
+    # An encoder looks at a whole text at once, so a text must fit into one pass.
+    n_batch = n_ctx if embeds else max(min(spec.n_batch, n_ctx), n_seq, 32)
+    return ContextSettings(
+        n_ctx=n_ctx,
+        n_seq=n_seq,
+        n_batch=n_batch,
+        n_ubatch=n_batch if embeds else min(n_batch, _MAX_UBATCH),
+        n_threads=spec.n_threads or _threads(),
+        kv_cache_type=spec.kv_cache_type,
+        flash_attention=spec.flash_attention,
+        embeddings=embeds,
+    )
+
+
+def _threads() -> int:
+    """One for each physical core that this process may use."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
+
+
+def _template(spec: LoadSpec, model: LlamaModel) -> TemplateFacts:
+    embedded = spec.template_jinja or model.chat_template
+    kind: TemplateKind = "go" if spec.template_go else "jinja" if embedded else ""
+    source = spec.template_go or embedded
+    vocab = model.vocab
+    return TemplateFacts(kind=kind, source=source, bos=vocab.text(vocab.bos), eos=vocab.text(vocab.eos))
+
+
+def _facts(
+    spec: LoadSpec, model: LlamaModel, n_ctx: int, template: TemplateFacts, embeds: bool, log: LlamaLog
+) -> Ready:
+    settings = _context_settings(spec, n_ctx, embeds)
+    return Ready(
+        pid=os.getpid(),
+        n_ctx=n_ctx,
+        n_ctx_train=model.n_ctx_train,
+        n_parallel=settings.n_seq,
+        n_batch=settings.n_batch,
+        n_vocab=model.vocab.size,
+        n_embd=model.n_embd,
+        n_layer=model.n_layer,
+        n_gpu_layers=log.gpu_layers,
+        architecture=model.metadata("general.architecture") or "",
+        description=model.description,
+        parameter_count=model.parameter_count,
+        model_size=model.size,
+        memory=log.memory(),
+        memory_gpu=log.memory(gpu_only=True),
+        capabilities=_capabilities(model, template, embeds),
+        template=template.kind or ("" if embeds else "chatml"),
+    )
+
+
+def _capabilities(model: LlamaModel, template: TemplateFacts, embeds: bool) -> tuple[str, ...]:
+    if embeds:
+        return ("embedding",)
+    found = ["completion"]
+    vocab = model.vocab
+    if NO_TOKEN not in (vocab.fim_prefix, vocab.fim_suffix, vocab.fim_middle) or ".Suffix" in template.source:
+        found.append("insert")
+    if "tools" in template.source or ".Tools" in template.source:
+        found.append("tools")
+    if template.thinking_tags:
+        found.append("thinking")
+    return tuple(found)
+
+
+def _failed(error: LoadError | ContextError, code: FailureCode, log: tuple[str, ...]) -> LoadFailed:
+    reason = f": {log[-1].strip()}" if log else ""
+    return LoadFailed(code=code, message=error.message + reason, hint=error.hint or "", log=log)

@@ -1,0 +1,296 @@
+"""From a request to a generation that the engine can take: check, render, tokenise, cut to the context.
+
+Runs in the runner's event loop; the slow parts (rendering, tokenising, compiling a format) are done
+elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import thinking, tool_calls
+from .chat_template import CHATML
+from .constraint import ConstraintCompiler
+from .errors import BadRequest, PromptTooLong, Unsupported
+from .generation import Generation
+from .llama import NO_TOKEN, LlamaVocab
+from .options import Options
+from .output import AnswerReader
+from .protocol import Generate, Message, TemplateKind
+from .renderer import Renderer, RenderJob
+from .slots import TokenArray
+from .thinking import ThinkingSplitter
+from .tool_calls import ToolCallParser
+
+_MAX_STOPS = 64
+_MAX_STOP = 1024
+_MAX_TOOLS = 512
+_MAX_TOP_LOGPROBS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateFacts:
+    """The template that chats are rendered with. ``kind`` "": the model brings none."""
+
+    kind: TemplateKind = ""
+    source: str = ""
+    bos: str = ""
+    eos: str = ""
+
+    @property
+    def thinking_tags(self) -> thinking.ThinkingTags | None:
+        return thinking.tags_of_template(self.source)
+
+    @property
+    def call_tags(self) -> tool_calls.CallTags:
+        return tool_calls.tags_of_template(self.source)
+
+    def marker_texts(self) -> list[str]:
+        """Texts that a model writes to mark thoughts and calls, which may be control tokens."""
+        tags = self.thinking_tags
+        calls = self.call_tags
+        texts = [calls.opening, calls.closing, "[ARGS]", "[CALL_ID]"]
+        return [text for text in (*texts, tags.opening if tags else "", tags.closing if tags else "") if text]
+
+
+class Preparer:
+    """Prepares requests for one loaded model. ``n_ctx`` is the context of a sequence in tokens."""
+
+    def __init__(
+        self,
+        vocab: LlamaVocab,
+        renderer: Renderer,
+        template: TemplateFacts,
+        compiler: ConstraintCompiler,
+        n_ctx: int,
+    ) -> None:
+        self._vocab = vocab
+        self._renderer = renderer
+        self._template = template
+        self._compiler = compiler
+        self._n_ctx = n_ctx
+
+    async def generation(self, request: Generate, owner: object) -> Generation:
+        """The generation that answers ``request``.
+
+        Raises: BadRequest, BadTemplate, BadFormat, PromptTooLong, Unsupported.
+        """
+        check(request)
+        text, tokens = await self._prompt(request)
+        splitter = self._splitter(request, text)
+        constraint = None
+        if request.format is not None:
+            closing = splitter.tags.closing if splitter else ""
+            constraint = await asyncio.to_thread(self._compiler.compile, request.format, closing)
+        reader = AnswerReader(
+            request.options.stop,
+            splitter,
+            ToolCallParser(self._template.call_tags, request.tools) if request.tools else None,
+        )
+        return Generation(
+            request_id=request.id,
+            owner=owner,
+            prompt=tokens,
+            options=request.options,
+            reader=reader,
+            constraint=constraint,
+            shift=request.shift,
+            logprobs=request.logprobs or request.top_logprobs > 0,
+            top_logprobs=request.top_logprobs,
+            return_context=request.return_context,
+        )
+
+    async def render(self, request: Generate) -> tuple[str, int]:
+        """The prompt's text and its number of tokens, as `generation` would evaluate them."""
+        check(request)
+        text, tokens = await self._prompt(request)
+        return text, len(tokens)
+
+    def preserved_tokens(self) -> list[int]:
+        """Control tokens that mark thoughts and calls: their text is needed, where that of others is not."""
+        vocab = self._vocab
+        found = [
+            vocab.tokenize(text, add_special=False, parse_special=True)
+            for text in self._template.marker_texts()
+        ]
+        return [tokens[0] for tokens in found if len(tokens) == 1]
+
+    # The prompt
+
+    async def _prompt(self, request: Generate) -> tuple[str, TokenArray]:
+        """Text and tokens, cut to the context where that is allowed."""
+        messages = [] if request.raw else _conversation(request)
+        text, tokens = await self._tokens(request, messages)
+        if len(tokens) > self._n_ctx and request.truncate and request.prompt is None:
+            text, tokens = await self._drop_oldest(request, messages, text, tokens)
+        if len(tokens) > self._n_ctx:
+            if not request.truncate:
+                raise PromptTooLong(
+                    f"reading the prompt: it has {len(tokens)} tokens, "
+                    f"the context has room for {self._n_ctx}",
+                    hint="shorten the prompt, or raise num_ctx",
+                )
+            tokens = self._cut(tokens, request.options)
+        if not tokens:
+            raise BadRequest("reading the prompt: it is empty")
+        return text, np.array(tokens, np.int32)
+
+    async def _drop_oldest(
+        self, request: Generate, messages: list[Message], text: str, tokens: list[int]
+    ) -> tuple[str, list[int]]:
+        """Drop as few of the oldest messages as make the rest fit: never a system message, never the last."""
+        low, high = 1, len(messages) - 1  # how many to drop; at `high` all but the last
+        best = text, tokens
+        while low <= high:
+            middle = (low + high) // 2
+            rest = [m for m in messages[:middle] if m.role == "system"] + messages[middle:]
+            attempt = await self._tokens(request, rest)
+            if len(attempt[1]) <= self._n_ctx or middle == len(messages) - 1:
+                best = attempt
+            if len(attempt[1]) <= self._n_ctx:
+                high = middle - 1
+            else:
+                low = middle + 1
+        return best
+
+    async def _tokens(self, request: Generate, messages: Sequence[Message]) -> tuple[str, list[int]]:
+        text = await self._text(request, messages)
+        if text is None:
+            return await asyncio.to_thread(self._fill_in_the_middle, request)
+        tokens = await asyncio.to_thread(self._vocab.tokenize, text, add_special=True, parse_special=True)
+        if self._vocab.add_bos and tokens[:2] == [self._vocab.bos] * 2:
+            del tokens[0]  # the template writes it, and the tokenizer adds it again
+        return text, [*request.context, *tokens]
+
+    async def _text(self, request: Generate, messages: Sequence[Message]) -> str | None:
+        """None: fill in the middle without a template."""
+        prompt = request.prompt
+        go = bool(request.template) or self._template.kind == "go"
+        source = request.template or self._template.source
+        if prompt is not None and request.suffix and not go:
+            return None
+        if prompt is not None and (request.raw or not source):
+            return prompt
+        job = RenderJob(
+            kind="go" if go else "jinja",
+            template=source or CHATML,
+            messages=tuple(_template_message(message) for message in messages),
+            tools=request.tools,
+            think=request.think,
+            bos=self._template.bos,
+            eos=self._template.eos,
+            prompt=prompt or "",
+            suffix=request.suffix,
+            system=request.system,
+        )
+        return await self._renderer.render(job)
+
+    def _fill_in_the_middle(self, request: Generate) -> tuple[str, list[int]]:
+        """Prefix, suffix, middle: the order that all models with these tokens are trained on."""
+        vocab = self._vocab
+        if NO_TOKEN in (vocab.fim_prefix, vocab.fim_suffix, vocab.fim_middle):
+            raise Unsupported("reading the prompt: this model cannot insert text before a suffix")
+        before = vocab.tokenize(request.prompt or "", add_special=False, parse_special=False)
+        after = vocab.tokenize(request.suffix, add_special=False, parse_special=False)
+        start = [vocab.bos] if vocab.add_bos else []
+        tokens = [*start, vocab.fim_prefix, *before, vocab.fim_suffix, *after, vocab.fim_middle]
+        return vocab.detokenize(tokens), tokens
+
+    def _cut(self, tokens: list[int], options: Options) -> list[int]:
+        """Keep the start, as far as `num_keep` says, and the end: an eighth of the context is left for the
+        answer."""
+        room = max(1, self._n_ctx - min(self._n_ctx // 8, 256))
+        keep = room // 2 if options.num_keep < 0 else min(options.num_keep + self._vocab.add_bos, room - 1)
+        return tokens[:keep] + tokens[len(tokens) - (room - keep) :]
+
+    def _splitter(self, request: Generate, text: str) -> ThinkingSplitter | None:
+        tags = self._template.thinking_tags
+        if not request.think or tags is None or request.raw:
+            return None
+        return ThinkingSplitter(tags, primed=text.rstrip().endswith(tags.opening))
+
+
+def check(request: Generate) -> None:
+    """Raises: BadRequest, Unsupported: what can be told without the model."""
+    if request.prompt is None and not request.messages:
+        raise BadRequest("reading the request: expected messages or a prompt")
+    if request.raw and request.prompt is None:
+        raise BadRequest("reading the request: raw needs a prompt")
+    if request.images or any(message.images for message in request.messages):
+        raise Unsupported("reading the request: this model does not take images")
+    if not 0 <= request.top_logprobs <= _MAX_TOP_LOGPROBS:
+        raise BadRequest(
+            f"reading top_logprobs: expected 0 to {_MAX_TOP_LOGPROBS}, got {request.top_logprobs}"
+        )
+    if len(request.tools) > _MAX_TOOLS:
+        raise BadRequest(f"reading tools: expected at most {_MAX_TOOLS}, got {len(request.tools)}")
+    _check_options(request.options)
+
+
+def _check_options(options: Options) -> None:
+    if len(options.stop) > _MAX_STOPS or any(len(stop) > _MAX_STOP for stop in options.stop):
+        raise BadRequest(
+            f"reading stop: expected at most {_MAX_STOPS} strings of at most {_MAX_STOP} characters"
+        )
+    numbers = {name: getattr(options, name) for name in _FINITE}
+    numbers["logit_bias"] = sum(bias for _, bias in options.logit_bias)
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise BadRequest(f"reading {name}: expected a number, got {value}")
+    if options.repeat_penalty <= 0:  # llama.cpp divides by it
+        raise BadRequest(f"reading repeat_penalty: expected more than 0, got {options.repeat_penalty:g}")
+    if options.mirostat not in (0, 1, 2):
+        raise BadRequest(f"reading mirostat: expected 0, 1 or 2, got {options.mirostat}")
+
+
+_FINITE = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "mirostat_tau",
+    "mirostat_eta",
+)
+
+
+def _conversation(request: Generate) -> list[Message]:
+    """The messages to render; a prompt is the last of them, its system message the first."""
+    messages = list(request.messages)
+    if request.prompt is None:
+        return messages
+    if request.system:
+        messages = [Message(role="system", content=request.system), *messages]
+    return [*messages, Message(role="user", content=request.prompt)]
+
+
+def _template_message(message: Message) -> dict[str, Any]:
+    """A message as published templates expect it: absent fields absent, calls in OpenAI's shape."""
+    result: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.thinking:
+        result["reasoning_content"] = result["thinking"] = message.thinking
+    if message.tool_calls:
+        result["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.function.name, "arguments": call.function.arguments},
+            }
+            for call in message.tool_calls
+        ]
+    for key, value in (
+        ("name", message.name or message.tool_name),
+        ("tool_name", message.tool_name),
+        ("tool_call_id", message.tool_call_id),
+    ):
+        if value:
+            result[key] = value
+    return result

@@ -1,0 +1,234 @@
+"""Rendering chat templates in a process of its own, which may hang, exhaust memory or crash without harm.
+
+Two processes are forked from the runner while it is still small and has one thread: a **worker**, which
+renders, and above it a **guard**, which forks a new worker when one dies. A job has a limit of processor
+time (a template's endless loop is broken from within by a signal; should that fail the kernel kills the
+worker) and of memory. Both processes die with the runner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import mmap
+import os
+import resource
+import signal
+import socket
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+
+from .chat_template import ChatTemplate, template_variables
+from .errors import BadTemplate, RunnerFault, Unsupported
+from .frame import BadFrame, pack, read_frame, receive_frame, unpack
+from .protocol import Think
+from .sandbox import die_with_parent, forbid_privileges
+
+CPU_LIMIT_S = 2.0
+"""Processor time of one job."""
+_KILL_AFTER_S = 3
+_MEMORY_LIMIT = 512 * 1024 * 1024
+_ANSWER_TIMEOUT_S = 30.0
+_COMPILED = 8
+
+
+class RenderJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A conversation, or with ``kind`` "go" also a prompt and suffix, to be put into a template."""
+
+    id: int = 0
+    kind: Literal["jinja", "go"] = "jinja"
+    template: str
+    messages: tuple[dict[str, Any], ...] = ()
+    tools: tuple[dict[str, Any], ...] = ()
+    think: Think | None = None
+    bos: str = ""
+    eos: str = ""
+    prompt: str = ""
+    suffix: str = ""
+    system: str = ""
+
+
+class RenderOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    id: int
+    text: str = ""
+    error: str = ""
+    unsupported: bool = False
+
+
+_JOB = msgspec.json.Decoder(RenderJob)
+_OUTCOME = msgspec.json.Decoder(RenderOutcome)
+
+
+class Renderer:
+    """The runner's end. Make it with `start`, before there are threads; then use it from one event loop."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._ids = itertools.count(1)
+        self._turn = asyncio.Lock()
+
+    @classmethod
+    def start(cls, *, close_in_child: tuple[int, ...] = ()) -> Renderer:
+        """Fork the guard and its worker, which must not keep the runner's pipes open: ``close_in_child``."""
+        ours, theirs = socket.socketpair()
+        parent = os.getpid()
+        if os.fork() == 0:
+            ours.close()
+            for fd in close_in_child:
+                os.close(fd)
+            _run_and_exit(lambda: _guard(theirs, parent))
+        theirs.close()
+        return cls(ours)
+
+    async def render(self, job: RenderJob) -> str:
+        """The text of ``job``, whose ``id`` is ignored. Jobs are done one after another.
+
+        Raises:
+            BadTemplate: it does not compile, raises, or exceeds a limit.
+            Unsupported: this kind of template is unknown.
+        """
+        async with self._turn:
+            outcome = await self._ask(msgspec.structs.replace(job, id=next(self._ids)))
+        if outcome.unsupported:
+            raise Unsupported(outcome.error)
+        if outcome.error:
+            raise BadTemplate(outcome.error)
+        return outcome.text
+
+    async def _ask(self, job: RenderJob) -> RenderOutcome:
+        if self._streams is None:
+            self._socket.setblocking(False)
+            self._streams = await asyncio.open_unix_connection(sock=self._socket)
+        reader, writer = self._streams
+        try:
+            writer.write(pack(job))
+            async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+                await writer.drain()
+                while (body := await receive_frame(reader)) is not None:
+                    outcome = unpack(_OUTCOME, body)
+                    if outcome.id == job.id:  # others answer jobs that nobody waits for any more
+                        return outcome
+        except (OSError, TimeoutError) as error:
+            raise RunnerFault(
+                f"rendering the chat template: the renderer does not answer: {error}"
+            ) from error
+        raise RunnerFault("rendering the chat template: the renderer is gone")
+
+    def close(self) -> None:
+        """The guard and the worker see the end of the connection and exit."""
+        if self._streams:
+            self._streams[1].close()
+        self._socket.close()
+
+
+# The guard
+
+
+def _guard(connection: socket.socket, parent: int) -> None:
+    """Keep a worker alive. Returns once the runner has closed the connection."""
+    die_with_parent(parent)
+    _let_go_of_pipes()
+    forbid_privileges()
+    current = mmap.mmap(-1, 8)  # the id of the job at hand, 0 between jobs; shared with the worker
+    guard = os.getpid()
+    while True:
+        worker = os.fork()
+        if worker == 0:
+            _run_and_exit(lambda: _work(connection, current, guard))
+        _, status = os.waitpid(worker, 0)
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
+            return
+        if job := int.from_bytes(current[:8], "big"):
+            current[:8] = bytes(8)
+            error = "rendering the chat template: it takes too long or too much memory"
+            connection.sendall(pack(RenderOutcome(id=job, error=error)))
+
+
+def _let_go_of_pipes() -> None:
+    """The runner's pipes to its parent must not stay open here when the runner is gone."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1):
+        os.dup2(null, fd)
+    os.close(null)
+
+
+def _run_and_exit(body: Callable[[], None]) -> None:
+    """Never return into the code that forked."""
+    status = 70
+    try:
+        body()
+        status = 0
+    except (BadFrame, OSError):
+        status = 71
+    finally:
+        os._exit(status)
+
+
+# The worker
+
+
+class _TimeUp(BaseException):
+    """Raised by a signal; not an Exception, so that nothing on the way takes it for its own."""
+
+
+def _work(connection: socket.socket, current: mmap.mmap, guard: int) -> None:
+    """Render until the connection ends."""
+    die_with_parent(guard)
+    resource.setrlimit(resource.RLIMIT_AS, (_memory_in_use() + _MEMORY_LIMIT, resource.RLIM_INFINITY))
+    signal.signal(signal.SIGVTALRM, _raise_time_up)
+    templates: OrderedDict[str, ChatTemplate] = OrderedDict()
+    stream = connection.makefile("rb")
+    while (body := read_frame(stream)) is not None:
+        job = unpack(_JOB, body)
+        current[:8] = job.id.to_bytes(8, "big")
+        outcome = _limited(job, templates)
+        current[:8] = bytes(8)
+        connection.sendall(pack(outcome))
+
+
+def _limited(job: RenderJob, templates: OrderedDict[str, ChatTemplate]) -> RenderOutcome:
+    """Render within the limits."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    kill_at = int(used.ru_utime + used.ru_stime) + _KILL_AFTER_S + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (kill_at, resource.RLIM_INFINITY))
+    signal.setitimer(signal.ITIMER_VIRTUAL, CPU_LIMIT_S)
+    try:
+        return RenderOutcome(id=job.id, text=_render(job, templates))
+    except BadTemplate as error:
+        return RenderOutcome(id=job.id, error=error.message)
+    except Unsupported as error:
+        return RenderOutcome(id=job.id, error=error.message, unsupported=True)
+    except MemoryError:
+        templates.clear()
+        return RenderOutcome(id=job.id, error="rendering the chat template: it takes too much memory")
+    except _TimeUp:
+        return RenderOutcome(id=job.id, error=f"rendering the chat template: it takes over {CPU_LIMIT_S:g} s")
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+def _render(job: RenderJob, templates: OrderedDict[str, ChatTemplate]) -> str:
+    if job.kind == "go":
+        raise Unsupported("rendering the prompt: Go templates are not supported by this build")
+    template = templates.get(job.template)
+    if template is None:
+        template = templates[job.template] = ChatTemplate(job.template)
+        if len(templates) > _COMPILED:
+            templates.popitem(last=False)
+    templates.move_to_end(job.template)
+    variables = template_variables(job.messages, job.tools, think=job.think, bos=job.bos, eos=job.eos)
+    return template.render(variables)
+
+
+def _raise_time_up(_number: int, _frame: object) -> None:
+    raise _TimeUp
+
+
+def _memory_in_use() -> int:
+    """Address space in use, bytes."""
+    with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123 - no Path in a hot small process
+        return int(statm.read().split()[0]) * resource.getpagesize()

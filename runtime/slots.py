@@ -1,0 +1,150 @@
+"""Slots: where a generation's tokens live in the model's memory, and which tokens an earlier one has left
+there.
+
+A new prompt shares the longest beginning that any slot already holds. If that slot is free and most of what
+it holds is shared, the prompt simply continues there. Otherwise the least recently used slot is taken and
+the shared beginning is copied into it, if copying is cheaper than evaluating. Reuse never changes what is
+computed, only whether it is computed again: whatever the model's memory cannot cut exactly is dropped and
+evaluated anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+TokenArray = npt.NDArray[np.int32]
+
+
+class SequenceMemory(Protocol):
+    """The part of `llama.LlamaContext` that slots need; its docstrings hold."""
+
+    def remove(self, seq: int, start: int, end: int = -1) -> bool: ...
+
+    def copy(self, source: int, target: int) -> None: ...
+
+    def move(self, seq: int, start: int, end: int, delta: int) -> None: ...
+
+    def first_position(self, seq: int) -> int: ...
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One sequence of the context. ``tokens[:size]`` are evaluated, at positions 0 … size - 1."""
+
+    seq: int
+    tokens: TokenArray
+    size: int = 0
+    busy: bool = False
+    last_used: int = 0
+    """Counts admissions; 0: never."""
+
+    def append(self, tokens: Sequence[int] | TokenArray) -> None:
+        """Note tokens as evaluated."""
+        self.tokens[self.size : self.size + len(tokens)] = tokens
+        self.size += len(tokens)
+
+
+@dataclass(slots=True)
+class SlotTable:
+    """All slots of a context.
+
+    ``sliding_window`` is the model's, 0 for full attention; ``capacity`` the tokens that a slot can hold.
+    """
+
+    memory: SequenceMemory
+    count: int
+    capacity: int
+    sliding_window: int = 0
+    copy_cost_tokens: float = 32.0
+    """A copy between slots costs as much as evaluating this many tokens. The engine keeps it up to date."""
+    slots: list[Slot] = field(init=False)
+    _admissions: int = 0
+
+    def __post_init__(self) -> None:
+        self.slots = [Slot(seq, np.zeros(self.capacity, np.int32)) for seq in range(self.count)]
+
+    @property
+    def has_free(self) -> bool:
+        return any(not slot.busy for slot in self.slots)
+
+    def best_match(self, prompt: TokenArray) -> int:
+        """Length of the longest beginning of ``prompt`` that any slot holds."""
+        return max(common_prefix(slot.tokens[: slot.size], prompt) for slot in self.slots)
+
+    def take(self, prompt: TokenArray) -> Slot:
+        """A free slot, made busy, holding a beginning of ``prompt``: possibly empty, never all of it.
+
+        At least the last token is left to evaluate, for its output. There must be a free slot.
+        """
+        shared = {slot.seq: self._shared(slot, prompt) for slot in self.slots}
+        source = max(self.slots, key=lambda slot: (shared[slot.seq], not slot.busy))
+        free = [slot for slot in self.slots if not slot.busy]
+        best_free = max(free, key=lambda slot: (shared[slot.seq], -slot.last_used))
+        target = best_free
+        if shared[best_free.seq] * 2 < best_free.size:  # most of what it holds would be lost
+            target = min(free, key=lambda slot: slot.last_used)
+        if shared[source.seq] - shared[target.seq] > self.copy_cost_tokens:
+            self._copy(source, target)
+        elif shared[best_free.seq] > shared[target.seq]:
+            target = best_free
+        self._cut(target, self._shared(target, prompt))
+        self._admissions += 1
+        target.last_used = self._admissions
+        target.busy = True
+        return target
+
+    def release(self, slot: Slot) -> None:
+        """The slot is free again; what it holds may serve later prompts."""
+        slot.busy = False
+
+    def forget(self, slot: Slot) -> None:
+        """Empty the slot, whatever state its memory is in."""
+        self.memory.remove(slot.seq, -1, -1)
+        slot.size = 0
+
+    def shift(self, slot: Slot, keep: int) -> int:
+        """Make room in a full slot: drop the older half of what follows the first ``keep`` tokens.
+
+        Returns how many tokens were dropped; 0 where the memory cannot be cut, and then nothing has changed.
+        """
+        dropped = (slot.size - keep) // 2
+        if dropped <= 0 or not self.memory.remove(slot.seq, keep, keep + dropped):
+            return 0
+        self.memory.move(slot.seq, keep + dropped, -1, -dropped)
+        kept = slot.size - dropped
+        slot.tokens[keep:kept] = slot.tokens[keep + dropped : slot.size].copy()
+        slot.size = kept
+        return dropped
+
+    @staticmethod
+    def _shared(slot: Slot, prompt: TokenArray) -> int:
+        return min(common_prefix(slot.tokens[: slot.size], prompt), len(prompt) - 1)
+
+    def _copy(self, source: Slot, target: Slot) -> None:
+        self.memory.copy(source.seq, target.seq)
+        target.tokens[: source.size] = source.tokens[: source.size]
+        target.size = source.size
+
+    def _cut(self, slot: Slot, size: int) -> None:
+        """Keep the first ``size`` tokens, or none where the memory cannot be cut there."""
+        if size == 0 or (size < slot.size and not self.memory.remove(slot.seq, size)):
+            self.forget(slot)
+            return
+        slot.size = size
+        if self.sliding_window:
+            # The window that the next token looks back on must still be there in full.
+            needed = max(0, size - self.sliding_window)
+            if not 0 <= self.memory.first_position(slot.seq) <= needed:
+                self.forget(slot)
+
+
+def common_prefix(a: TokenArray, b: TokenArray) -> int:
+    """How many leading elements are equal."""
+    size = min(len(a), len(b))
+    different = np.flatnonzero(a[:size] != b[:size])
+    return int(different[0]) if len(different) else size
