@@ -32,7 +32,7 @@ from ..modelfile.errors import (
     UnreachableError,
 )
 from ..oci.errors import BadReference, ModelNotFound
-from ..runtime.errors import ModelRefused, PromptTooLong, QueueFull
+from ..runtime.errors import ModelRefused, PromptTooLong, QueueFull, Unsupported
 
 
 class MissingBody(InputError):
@@ -127,7 +127,7 @@ def _text(error: LadingError) -> str:
     """Ollama's words where clients look for them; else ours, with the hint."""
     if isinstance(error, QueueFull):
         return "server busy, please try again.  maximum pending requests exceeded"
-    if isinstance(error, ModelNotFound) or error.hint is None:
+    if isinstance(error, ModelNotFound | Unsupported) or error.hint is None:
         return error.message
     return f"{error.message}; {error.hint}"
 

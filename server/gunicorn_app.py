@@ -98,7 +98,7 @@ def serve_registry(store_root: Path, *, host: str, port: int, read_only: bool = 
 def web_app(settings: ServerSettings, keeper_socket: Path) -> Application:
     """The application of one web worker."""
     store = Store.open(settings.store_root)
-    names = Names(settings.default_registry, settings.default_namespace)
+    names = Names(settings.runtime.default_registry, settings.runtime.default_namespace)
     keeper = KeeperClient(keeper_socket)
     inference = Inference(keeper)
     app = create_app(

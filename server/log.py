@@ -20,7 +20,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
-            "time": rfc3339(int(record.created * 1e9)),
+            "time": rfc3339(int(record.created * 1000) * 1_000_000),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage()[:MAX_RECORD],

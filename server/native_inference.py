@@ -64,7 +64,7 @@ class Generate:
 
     def _generation(self, request: schema.GenerateRequest, settings: Settings) -> GenerateRequest:
         return GenerateRequest(
-            model=self._services.names.for_runtime(request.model_name),
+            model=request.model_name,
             prompt=request.prompt,
             suffix=request.suffix,
             system=request.system,
@@ -100,7 +100,7 @@ class Chat:
                 return
             events = self._services.inference.chat(
                 ChatRequest(
-                    model=self._services.names.for_runtime(model),
+                    model=model,
                     messages=tuple(runtime_message(message) for message in request.messages),
                     tools=tuple(request.tools),
                     settings=settings,
@@ -131,13 +131,12 @@ class Embed:
         with asked_for(model, EMBED_MISSING):
             if not model:
                 raise NoSuchModel("model '' not found")
-            name = self._services.names.for_runtime(model)
             if not texts:
-                loaded = await inference.load(name, options=request.options, keep_alive=keep_alive)
+                loaded = await inference.load(model, options=request.options, keep_alive=keep_alive)
                 vectors, tokens, times = [], 0, (loaded.total_duration_ns, loaded.load_duration_ns)
             else:
                 done = await inference.embed(
-                    name,
+                    model,
                     texts,
                     options=request.options,
                     keep_alive=keep_alive,
@@ -171,15 +170,14 @@ class Embeddings:
         with asked_for(model, EMBED_MISSING):
             if not model:
                 raise BadField("model is required", field="model")
-            name = self._services.names.for_runtime(model)
             vector: tuple[float, ...] = ()
             if request.prompt:
                 done = await inference.embed(
-                    name, (request.prompt,), options=request.options, keep_alive=keep_alive
+                    model, (request.prompt,), options=request.options, keep_alive=keep_alive
                 )
                 vector = done.vectors[0]
             else:
-                await inference.load(name, options=request.options, keep_alive=keep_alive)
+                await inference.load(model, options=request.options, keep_alive=keep_alive)
         resp.data, resp.content_type = json_bytes(schema.EmbeddingsAnswer(embedding=vector)), JSON
 
 
@@ -188,12 +186,11 @@ class Embeddings:
 
 async def load_or_unload(services: Services, model: str, settings: Settings) -> Literal["load", "unload"]:
     """What a request without content asks for: keep_alive 0 unloads, anything else loads."""
-    name = services.names.for_runtime(model)
     if settings.keep_alive == 0:
         await asyncio.to_thread(services.catalogue.find, model)
-        await services.inference.unload(name)
+        await services.inference.unload(model)
         return "unload"
-    await services.inference.load(name, options=settings.options, keep_alive=settings.keep_alive)
+    await services.inference.load(model, options=settings.options, keep_alive=settings.keep_alive)
     return "load"
 
 

@@ -57,7 +57,7 @@ class ChatCompletions:
         if forced is not None:
             settings = replace(settings, format=forced.schema, think=False)
         chat = ChatRequest(
-            model=self._services.names.for_runtime(request.model),
+            model=request.model,
             messages=messages_of(request.messages),
             tools=tools,
             settings=settings,

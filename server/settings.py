@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..oci.reference import DEFAULT_NAMESPACE, DEFAULT_REGISTRY
 from ..runtime.settings import RuntimeSettings
 
 DEFAULT_HOST = "127.0.0.1"
@@ -52,7 +51,3 @@ class ServerSettings:
     """Serve the store as a registry at ``/v2/``."""
     insecure_registries: tuple[str, ...] = ()
     """Registry hosts that may be reached over plain HTTP."""
-    default_registry: str = DEFAULT_REGISTRY
-    """The registry of a name without one."""
-    default_namespace: str = DEFAULT_NAMESPACE
-    """The namespace of a bare name."""

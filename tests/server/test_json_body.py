@@ -1,0 +1,169 @@
+"""JSON bodies: what is forgiven, what is refused, and with which words."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lading.modelfile.errors import LadingError
+from lading.server.errors import BadBody, BodyTooLarge, MissingBody
+from lading.server.json_body import MAX_DEPTH, decode, parse, read_body
+from lading.server.native_schema import ChatRequest, EmbedRequest, GenerateRequest
+
+
+class FakeRequest:
+    """What `read_body` needs of a request: a length and chunks."""
+
+    def __init__(self, chunks: list[bytes], content_length: int | None = None) -> None:
+        self.content_length = content_length
+        self.chunks_taken = 0
+        self._chunks = chunks
+
+    @property
+    def stream(self) -> FakeRequest:
+        return self
+
+    async def __aiter__(self):  # type: ignore[no-untyped-def]
+        for chunk in self._chunks:
+            self.chunks_taken += 1
+            yield chunk
+
+
+def test_field_names_match_in_any_case_at_every_level() -> None:
+    request = decode(b'{"MODEL":"m","Messages":[{"ROLE":"user","Content":"hi"}],"Keep_Alive":5}', ChatRequest)
+    assert (request.model, request.messages[0].role, request.messages[0].content) == ("m", "user", "hi")
+    assert request.keep_alive == 5
+
+
+def test_the_last_spelling_of_a_field_wins() -> None:
+    assert decode(b'{"model":"a","Model":"b"}', ChatRequest).model == "b"
+
+
+def test_null_means_absent_everywhere() -> None:
+    request = decode(b'{"model":"m","options":null,"messages":[{"role":"user","content":null}]}', ChatRequest)
+    assert request.options == {}
+    assert request.messages[0].content == ""
+
+
+def test_unknown_fields_and_what_follows_the_object_are_ignored() -> None:
+    assert decode(b'  {"model":"m","strange":{"a":[1]}} {"model":"other"}', ChatRequest).model == "m"
+
+
+def test_keys_inside_options_are_left_as_they_are() -> None:
+    request = decode(b'{"options":{"Temperature":null,"num_ctx":8}}', GenerateRequest)
+    assert request.options == {"Temperature": None, "num_ctx": 8}
+
+
+def test_lone_surrogates_become_replacement_characters() -> None:
+    request = decode(rb'{"prompt":"a\ud800b","model":"\ud83d\ude00"}', GenerateRequest)
+    assert (request.prompt, request.model) == ("a\ufffdb", "\U0001f600")
+
+
+def test_bytes_that_are_not_utf8_become_replacement_characters() -> None:
+    assert decode(b'{"prompt":"a\xffb"}', GenerateRequest).prompt == "a\ufffdb"
+
+
+@pytest.mark.parametrize("body", [b"", b"  \r\n\t"], ids=["empty", "blank"])
+def test_an_empty_body_is_missing(body: bytes) -> None:
+    with pytest.raises(MissingBody, match="^missing request body$"):
+        decode(body, ChatRequest)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"x", "invalid character 'x' looking for beginning of value"),
+        (b"{", "unexpected EOF"),
+        (b'{"a":', "unexpected EOF"),
+        (b'{"a":"b', "unexpected EOF"),
+        (b'{"a":1,}', "invalid character '}' looking for beginning of object key string"),
+        (b"{a:1}", "invalid character 'a' looking for beginning of object key string"),
+        (b'{"a" 1}', "invalid character '1' after object key"),
+        (b'{"a":1 2}', "invalid character '2' after object key:value pair"),
+        (b'{"a":NaN}', "invalid character 'N' looking for beginning of value"),
+        (b'{"a":-Infinity}', "invalid character '-' looking for beginning of value"),
+        (b'{"a":"\n"}', "invalid character '\\n' in string literal"),
+        (b"{'a':1}", "invalid character '\\'' looking for beginning of object key string"),
+        (b"[1]", "expected a JSON object, got array"),
+        (b'"text"', "expected a JSON object, got string"),
+        (b"null", "expected a JSON object, got null"),
+        (b'{"model":1}', "field model: expected str, got int"),
+        (b'{"messages":[{"role":[]}]}', "field messages[0].role: expected str, got array"),
+        (b'{"messages":{}}', "field messages: expected array, got object"),
+        (b'{"stream":"yes"}', "field stream: expected bool, got str"),
+    ],
+    ids=lambda value: value.decode() if isinstance(value, bytes) else "",
+)
+def test_what_is_wrong_is_said_as_go_says_it(body: bytes, words: str) -> None:
+    with pytest.raises(BadBody) as caught:
+        decode(body, ChatRequest)
+    assert caught.value.message == words
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH + 2, 100_000], ids=["just too deep", "absurdly deep"])
+def test_deep_nesting_is_refused(depth: int) -> None:
+    with pytest.raises(BadBody, match="nesting"):
+        parse(b'{"a":' + b"[" * depth + b"]" * depth + b"}")
+
+
+def test_nesting_up_to_the_limit_passes() -> None:
+    parse(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
+
+
+def test_a_number_with_too_many_digits_is_refused() -> None:
+    with pytest.raises(BadBody):
+        parse(b'{"a":' + b"9" * 100_000 + b"}")
+
+
+async def collect(request: FakeRequest, limit: int) -> bytes:
+    return await read_body(request, limit=limit)
+
+
+def run(coroutine):  # type: ignore[no-untyped-def]
+    import asyncio
+
+    return asyncio.run(coroutine)
+
+
+def test_a_body_of_exactly_the_limit_is_read() -> None:
+    assert run(collect(FakeRequest([b"ab", b"cd"]), 4)) == b"abcd"
+
+
+def test_a_body_that_grows_beyond_the_limit_is_cut_off() -> None:
+    request = FakeRequest([b"ab"] * 1000)
+    with pytest.raises(BodyTooLarge):
+        run(collect(request, 4))
+    assert request.chunks_taken == 3
+
+
+def test_an_announced_length_above_the_limit_is_refused_unread() -> None:
+    request = FakeRequest([b"a"], content_length=5)
+    with pytest.raises(BodyTooLarge):
+        run(collect(request, 4))
+    assert request.chunks_taken == 0
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_raise_anything_but_our_errors(body: bytes) -> None:
+    try:
+        decode(body, EmbedRequest)
+    except LadingError:
+        pass
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["model", "messages", "Role", "tools", "options", "x"]), inner),
+        max_leaves=12,
+    )
+)
+def test_no_json_raises_anything_but_our_errors(value: object) -> None:
+    import json
+
+    try:
+        decode(json.dumps(value).encode(), ChatRequest)
+    except LadingError:
+        pass
