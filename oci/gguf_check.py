@@ -106,6 +106,40 @@ def check_shards(headers: Sequence[GgufHeader]) -> list[Problem]:
     return problems
 
 
+def check_adapter_fits(adapter: GgufHeader, model: Sequence[GgufHeader]) -> list[Problem]:
+    """What keeps a sound adapter from being used with a sound model, given by its shards.
+
+    Source: llama_adapter_lora_init_impl in llama-adapter.cpp.
+    """
+    architecture = next((header.architecture for header in model if header.architecture), None)
+    if adapter.architecture != architecture:
+        what = f"is {quoted(adapter.architecture or '')}, but the model is {quoted(architecture or '')}"
+        return [Problem(ProblemCode.WRONG_KIND, "key 'general.architecture'", what)]
+    targets = {tensor.name: tensor.shape for header in model for tensor in header.tensors}
+    halves = {tensor.name: tensor.shape for tensor in adapter.tensors}
+    problems = []
+    for name, a in halves.items():
+        base = name.removesuffix(".lora_a")
+        b = halves.get(f"{base}.lora_b")
+        if base == name or b is None:
+            continue
+        where, target = f"tensor {quoted(base)}", targets.get(base)
+        if target is None:
+            problems.append(Problem(ProblemCode.BAD_TENSOR, where, "the model has no such tensor"))
+        elif not _fits(base, a, b, target):
+            what = f"shapes {a} and {b} do not fit the model's {target}; the adapter is for another model"
+            problems.append(Problem(ProblemCode.BAD_TENSOR, where, what))
+    return problems
+
+
+def _fits(name: str, a: tuple[int, ...], b: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    if len(target) < 2:
+        return False
+    if name.endswith("token_embd.weight"):  # A and B are the other way round there
+        return target[0] == b[1] and target[1] == a[1]
+    return target[0] == a[0] and target[1] == b[1]
+
+
 def is_first_shard(header: GgufHeader) -> bool:
     """The metadata of a split model are in its first shard only."""
     return header.split is None or header.split[0] == 0
@@ -238,7 +272,7 @@ def _check_adapter_pairs(header: GgufHeader) -> Iterator[Problem]:
         a, b = pair["lora_a"].shape, pair["lora_b"].shape
         if len(a) < 2 or len(b) < 2:
             yield Problem(ProblemCode.BAD_TENSOR, where, f"shapes {a} and {b}, expected matrices")
-        elif base != "token_embd.weight" and a[1] != b[0]:
+        elif not base.endswith("token_embd.weight") and a[1] != b[0]:
             what = f"ranks {a[1]} of .lora_a and {b[0]} of .lora_b differ"
             yield Problem(ProblemCode.BAD_TENSOR, where, what)
 

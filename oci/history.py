@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from . import modelpack
-from .descriptor import Descriptor
+from .canonical import MAX_DOCUMENT_SIZE
 from .digest import Digest
-from .errors import BlobNotFound
+from .errors import BadDigest, BadManifest, BlobNotFound
 from .layer import Layer, Role
 from .manifest import Manifest
 from .model import Model
@@ -63,14 +62,10 @@ def _base_digests(model: Model) -> frozenset[Digest]:
     if stated is None:
         return frozenset()
     try:
-        raw = model.store.read_blob(Digest.parse(stated), limit=4 << 20)
-    except BlobNotFound:
+        manifest = Manifest.parse(model.store.read_blob(Digest.parse(stated), limit=MAX_DOCUMENT_SIZE))
+    except (BadDigest, BlobNotFound, BadManifest):  # somebody else's annotation, or the base is gone
         return frozenset()
-    return frozenset(_digests(Manifest.parse(raw).layers))
-
-
-def _digests(layers: tuple[Descriptor, ...]) -> Iterator[Digest]:
-    return (layer.digest for layer in layers)
+    return frozenset(layer.digest for layer in manifest.layers)
 
 
 def _created_by(model: Model, layer: Layer) -> str:

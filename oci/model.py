@@ -16,11 +16,12 @@ from typing import Any, Final, Literal
 from . import modelpack
 from .canonical import strict_json
 from .dialects import Dialect, dialect_of, layers_of
-from .errors import BadManifest
+from .errors import BadManifest, BadReference
 from .gguf import GgufHeader, read_header
 from .layer import Layer, Role
 from .manifest import Manifest
 from .parameter_count import format_parameter_count
+from .reference import Reference
 from .store import Store
 
 __all__ = ["Details", "Layer", "Message", "Model", "Role", "Template", "read_model"]
@@ -233,7 +234,7 @@ def _modelpack_details(model: Model) -> Details:
         quantization_level=_text(config, "quantization") or _text(config, "precision"),
         context_length=_number(annotations.get(modelpack.CONTEXT_LENGTH)),
         embedding_length=_number(annotations.get(modelpack.EMBEDDING_LENGTH)),
-        parent_model=model.manifest.annotations.get(modelpack.BASE_NAME, ""),
+        parent_model=_display(model.manifest.annotations.get(modelpack.BASE_NAME, "")),
     )
 
 
@@ -284,6 +285,14 @@ def _header_details(header: GgufHeader, parent_model: str) -> Details:
         embedding_length=header.embedding_length,
         parent_model=parent_model,
     )
+
+
+def _display(name: str) -> str:
+    """A model's name in the form for people; as it is where it is none."""
+    try:
+        return Reference.parse(name).display
+    except BadReference:
+        return name
 
 
 def _object(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
