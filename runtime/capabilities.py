@@ -1,7 +1,7 @@
 """What a model can do, and which of its templates is used, as far as the texts of the templates say.
 
-Nothing is rendered or parsed here: only the names that a template mentions count. A runner, which has compiled
-the template, knows better; this is for refusing early and for listings.
+Nothing is rendered or parsed here: only the names that a template mentions count. A runner, which has
+compiled the template, knows better; this is for refusing early and for listings.
 
 Source: Ollama's server/images.go (``Capabilities``), template/template.go (``Vars``) and the choice between a
 Go and a Jinja template in server/model.go, as of 2026-08.

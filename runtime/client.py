@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -81,7 +81,7 @@ class RunnerClient:
         with contextlib.suppress(OSError):  # the runner may be gone already
             await self._writer.wait_closed()
 
-    async def generate(self, request: Generate) -> AsyncIterator[StreamEvent]:
+    async def generate(self, request: Generate) -> AsyncGenerator[StreamEvent, None]:
         """The events of a generation, `End` last. Closing the iterator earlier cancels the generation.
 
         Raises: what `from_failure` makes of the runner's failures; RunnerLost.

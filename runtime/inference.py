@@ -7,16 +7,37 @@ generation.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+import re
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
 
-from .grant import KeeperPort, LoadedModel
-from .protocol import EndReason, Message, Text, Think, Thinking, ToolCall, Usage
+from .client import RunnerClient
+from .errors import BadRequest, RunnerLost
+from .grant import Acquire, Grant, KeeperPort, LoadedModel, ModelFacts, Verb
+from .protocol import (
+    End,
+    EndReason,
+    Generate,
+    Message,
+    Rendered,
+    Started,
+    Text,
+    Think,
+    Thinking,
+    ToolCall,
+    Usage,
+)
 
 NO_OPTIONS: Mapping[str, Any] = {}
+
+_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,18 +118,45 @@ class Loaded:
 
 
 class Inference:
-    """One for each process that takes requests; keeps its connections to runners. Close it with `aclose`."""
+    """One for each process, and event loop, that takes requests; it keeps its connections to runners.
+
+    Every method raises what `KeeperPort.acquire` raises and, once a runner has the request, what it
+    answers; a runner that dies meanwhile is `RunnerLost`. Close it with `aclose`.
+    """
 
     def __init__(self, keeper: KeeperPort) -> None:
         self._keeper = keeper
+        self._connections = Connections()
 
-    def chat(self, request: ChatRequest) -> AsyncIterator[InferenceEvent]:
-        """Events of the answer; errors before the first event mean that nothing was generated."""
-        raise NotImplementedError
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[InferenceEvent, None]:
+        """Events of the answer, `Done` last; an error before the first event means that nothing was
+        generated.
 
-    def generate(self, request: GenerateRequest) -> AsyncIterator[InferenceEvent]:
-        """As `chat`."""
-        raise NotImplementedError
+        Raises: BadRequest for an empty conversation.
+        """
+        if not request.messages:
+            raise BadRequest("chat: expected at least one message, got none")
+        images = any(message.images for message in request.messages)
+        needs = _needs("completion", request.settings, tools=bool(request.tools), images=images)
+        acquire = _acquire(request.model, request.settings, needs, "chat")
+        async for event in self._stream(acquire, partial(_chat_call, request)):
+            yield event
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[InferenceEvent, None]:
+        """As `chat`. Raises: BadRequest for ``raw`` beside a template, a system prompt or a context."""
+        acquire = _generate_acquire(request)
+        async for event in self._stream(acquire, partial(_generate_call, request)):
+            yield event
+
+    async def render(self, request: ChatRequest | GenerateRequest) -> Rendered:
+        """The prompt that the request would be evaluated as; nothing is generated."""
+        if isinstance(request, ChatRequest):
+            needs = _needs("completion", request.settings, tools=bool(request.tools), images=False)
+            acquire = _acquire(request.model, request.settings, needs, "chat")
+            grant, client = await self._reach(acquire)
+            return await client.render(_chat_call(request, grant))
+        grant, client = await self._reach(_generate_acquire(request))
+        return await client.render(_generate_call(request, grant))
 
     async def embed(
         self,
@@ -120,14 +168,33 @@ class Inference:
         truncate: bool = True,
         dimensions: int = 0,
     ) -> Embedded:
-        """One vector for each of ``texts``."""
-        raise NotImplementedError
+        """One vector for each of ``texts``; with none, the model is only loaded."""
+        started = time.monotonic_ns()
+        acquire = Acquire(
+            model=model, options=dict(options), keep_alive=keep_alive, needs=("embedding",), verb="embed"
+        )
+        grant, client = await self._reach(acquire)
+        vectors: tuple[tuple[float, ...], ...] = ()
+        prompt_tokens = 0
+        if texts:
+            found = await client.embed(texts, truncate=truncate, dimensions=dimensions)
+            vectors, prompt_tokens = found.vectors, found.prompt_tokens
+        return Embedded(
+            vectors=vectors,
+            prompt_tokens=prompt_tokens,
+            total_duration_ns=time.monotonic_ns() - started,
+            load_duration_ns=grant.load_duration_ns,
+        )
 
     async def load(
         self, model: str, *, options: Mapping[str, Any] = NO_OPTIONS, keep_alive: float | None = None
     ) -> Loaded:
         """Load the model, generate nothing."""
-        raise NotImplementedError
+        started = time.monotonic_ns()
+        grant = await self._keeper.acquire(Acquire(model=model, options=dict(options), keep_alive=keep_alive))
+        return Loaded(
+            total_duration_ns=time.monotonic_ns() - started, load_duration_ns=grant.load_duration_ns
+        )
 
     async def unload(self, model: str) -> bool:
         """Stop the model as soon as it is idle; False where it was not loaded."""
@@ -139,4 +206,158 @@ class Inference:
 
     async def aclose(self) -> None:
         """Close the connections to runners; their generations are cancelled."""
-        raise NotImplementedError
+        await self._connections.aclose()
+
+    async def _stream(
+        self, acquire: Acquire, make: Callable[[Grant], Generate]
+    ) -> AsyncGenerator[InferenceEvent, None]:
+        started = time.monotonic_ns()
+        grant, client = await self._reach(acquire)
+        async with aclosing(client.generate(make(grant))) as events:
+            async for event in events:
+                if isinstance(event, End):
+                    yield _done(event, grant, time.monotonic_ns() - started)
+                elif not isinstance(event, Started):
+                    yield event
+
+    async def _reach(self, acquire: Acquire) -> tuple[Grant, RunnerClient]:
+        """A grant and a connection; a runner that went away in between is asked for once more."""
+        grant = await self._keeper.acquire(acquire)
+        try:
+            return grant, await self._connections.get(grant.socket_path)
+        except RunnerLost:
+            grant = await self._keeper.acquire(acquire)
+            return grant, await self._connections.get(grant.socket_path)
+
+
+class Connections:
+    """One connection to each runner in use, made when it is first needed."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, RunnerClient] = {}
+        self._connecting = asyncio.Lock()
+
+    async def get(self, socket_path: str) -> RunnerClient:
+        """Raises: RunnerLost where nothing listens there."""
+        client = self._clients.get(socket_path)
+        if client is not None and not client.is_lost:
+            return client
+        async with self._connecting:
+            await self._forget_lost()
+            if socket_path not in self._clients:
+                self._clients[socket_path] = await RunnerClient.connect(socket_path)
+            return self._clients[socket_path]
+
+    async def aclose(self) -> None:
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
+            await client.aclose()
+
+    async def _forget_lost(self) -> None:
+        for path, client in list(self._clients.items()):
+            if client.is_lost:
+                del self._clients[path]
+                await client.aclose()
+
+
+# Requests, put together
+
+
+def _needs(first: str, settings: Settings, *, tools: bool, images: bool) -> tuple[str, ...]:
+    more = ((tools, "tools"), (images, "vision"), (bool(settings.think), "thinking"))
+    return (first, *(name for wanted, name in more if wanted))
+
+
+def _acquire(model: str, settings: Settings, needs: tuple[str, ...], verb: Verb) -> Acquire:
+    return Acquire(
+        model=model, options=dict(settings.options), keep_alive=settings.keep_alive, needs=needs, verb=verb
+    )
+
+
+def _generate_acquire(request: GenerateRequest) -> Acquire:
+    if request.raw and (request.template or request.system or request.context):
+        raise BadRequest("raw mode does not support template, system, or context")
+    needs = _needs("completion", request.settings, tools=False, images=bool(request.images))
+    if request.suffix:
+        needs = (*needs, "insert")
+    return _acquire(request.model, request.settings, needs, "generate")
+
+
+def _chat_call(request: ChatRequest, grant: Grant) -> Generate:
+    facts = grant.facts
+    messages = (*facts.messages, *request.messages)
+    if facts.system and request.messages[0].role != "system":
+        messages = (Message(role="system", content=facts.system), *messages)
+    if _forgets_thoughts(facts):
+        messages = without_old_thoughts(messages)
+    return _common(request.settings, grant, messages=messages, tools=request.tools)
+
+
+def _generate_call(request: GenerateRequest, grant: Grant) -> Generate:
+    if request.raw:
+        return _common(
+            request.settings,
+            grant,
+            prompt=request.prompt,
+            raw=True,
+            suffix=request.suffix,
+            images=request.images,
+        )
+    return _common(
+        request.settings,
+        grant,
+        prompt=request.prompt,
+        suffix=request.suffix,
+        system=request.system or grant.facts.system,
+        messages=() if request.context else grant.facts.messages,
+        template=request.template,
+        context=request.context,
+        return_context=True,
+        images=request.images,
+    )
+
+
+def _common(settings: Settings, grant: Grant, **fields: Any) -> Generate:
+    """With what chat and generate have in common; ``fields`` are those of `Generate`."""
+    think = settings.think
+    if think is None and "thinking" in grant.facts.capabilities:
+        think = True
+    return Generate(
+        id=0,
+        think=think,
+        format=settings.format,
+        options=grant.options,
+        truncate=settings.truncate,
+        shift=settings.shift,
+        logprobs=settings.logprobs or settings.top_logprobs > 0,
+        top_logprobs=settings.top_logprobs,
+        **fields,
+    )
+
+
+def _forgets_thoughts(facts: ModelFacts) -> bool:
+    """Models whose templates would show them their old thoughts. Source: Ollama's ``filterThinkTags``."""
+    name = facts.full_name.rpartition("/")[2].partition(":")[0]
+    return facts.details.family == "qwen3" or name == "deepseek-r1"
+
+
+def without_old_thoughts(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The messages without ``<think>…</think>`` in answers that precede the last question."""
+    last = max((index for index, message in enumerate(messages) if message.role == "user"), default=-1)
+    return tuple(
+        msgspec.structs.replace(message, content=_THOUGHTS.sub("", message.content, count=1))
+        if index < last and message.role == "assistant"
+        else message
+        for index, message in enumerate(messages)
+    )
+
+
+def _done(end: End, grant: Grant, total_ns: int) -> Done:
+    return Done(
+        reason=end.reason,
+        usage=end.usage,
+        total_duration_ns=total_ns,
+        load_duration_ns=grant.load_duration_ns,
+        context=end.context,
+        stop_sequence=end.stop_sequence,
+    )

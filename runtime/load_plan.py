@@ -8,12 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .estimate import LoadShape, MemoryEstimate, choose_parallel, estimate
+from .grant import ModelFacts
 from .model_shape import ModelShape
 from .options import Options
 from .protocol import Adapter, LoadSpec
 from .settings import DEFAULT_CONTEXT, RuntimeSettings
 
 MIN_CONTEXT = 4
+MAX_STEP = 512
+"""Most tokens that a runner evaluates in one go, whatever ``num_batch`` is."""
 _ASKED_FOR = ("num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
 _DEFAULTS = Options()
 
@@ -38,10 +41,15 @@ class ModelFiles:
 class LoadPlan:
     """One model and the load-time options of one request."""
 
-    name: str
+    facts: ModelFacts
     files: ModelFiles
     options: Options
     settings: RuntimeSettings
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.facts.name
 
     @property
     def key(self) -> str:
@@ -70,11 +78,11 @@ class LoadPlan:
         )
 
     def shape(self, n_parallel: int) -> LoadShape:
-        """For the estimate."""
+        """For the estimate: an encoder takes a whole text in one step, others at most `MAX_STEP` tokens."""
         return LoadShape(
             n_ctx=self.n_ctx,
             n_parallel=n_parallel,
-            n_batch=self.n_batch,
+            n_batch=self.n_ctx if self.files.shape.pooling else min(self.n_batch, MAX_STEP),
             kv_cache_type=self.settings.kv_cache_type,
             flash_attention=self.settings.flash_attention != "off",
         )

@@ -1,8 +1,8 @@
 """Mounting: from a reference to everything that running the model takes.
 
 Nothing is unpacked or copied: the paths are those of blobs in the store. Every GGUF file is checked before a
-runner sees it, and found to have the size that the manifest promises; its content is not hashed again, ``fsck``
-does that.
+runner sees it, and found to have the size that the manifest promises; its content is not hashed again,
+``fsck`` does that.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class Mounter:
     def mount(self, reference: Reference) -> MountedModel:
         """The model that ``reference`` names now.
 
-        Raises: ModelNotFound; BadManifest, BadJson where it is no model; BlobNotFound, DigestMismatch where the
+        Raises: ModelNotFound; BadManifest, BadJson where it is no model; BlobNotFound, DigestMismatch where
+        the
             store is damaged; BadGguf where a runner must not see one of its files, or it is cut short.
         """
         manifest = self._store.resolve(reference)

@@ -45,7 +45,6 @@ _SETTLE_S = 0.25
 POLL_S = 1.0
 HUNG_S = 60.0
 """A runner that has not answered for so long is killed."""
-DEFAULT_MAX_LOADED = 3
 
 _FAST_POLL_S = 0.1
 _PROBE_TIMEOUT_S = 2.0
@@ -278,10 +277,10 @@ class RunnerPool:
         alone = plan.parallel(total)
         require_fit(plan.name, plan.estimate(alone), plan.shape(alone), available=total)
         others = list(self._slots.values())
-        most = self._settings.max_loaded_models or DEFAULT_MAX_LOADED
-        if len(others) < most:
-            if not others:
-                return alone  # what is free now is all there is
+        if not others:
+            return alone  # what is free now is all there is
+        most = self._settings.max_loaded_models
+        if not most or len(others) < most:
             count, now = plan.parallel(free), time.monotonic()
             fits = plan.estimate(count).wanted <= free
             # Fewer sequences than there could be, rather than stopping a model that is at work.

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..oci.reference import DEFAULT_NAMESPACE, DEFAULT_REGISTRY
+
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 FlashAttention = Literal["auto", "on", "off"]
 
@@ -26,7 +28,7 @@ class RuntimeSettings:
     max_queue: int = 512
     """Requests that may wait, for one model's runner and for loads; above it they are refused as busy."""
     max_loaded_models: int = 0
-    """0: three."""
+    """0: as many as memory allows."""
     memory_budget: int = 0
     """Bytes that all loaded models together may take; 0: what the machine (or its control group) has free."""
     load_timeout_s: float = 300.0
@@ -38,6 +40,11 @@ class RuntimeSettings:
     runtime_dir: Path | None = None
     """Where sockets go. ``None``: a fresh private folder under the system's temporary folder. A folder that
     is given is used through a private sub-folder of its own, so that two servers may share it."""
+    template: Literal["auto", "go", "jinja"] = "auto"
+    """Which of the two to use in models that have both; auto: the one that can do more."""
+    default_registry: str = DEFAULT_REGISTRY
+    """The registry meant by model names that name none."""
+    default_namespace: str = DEFAULT_NAMESPACE
     environment: tuple[tuple[str, str], ...] = ()
     """Variables for runners, which otherwise get none of this process's."""
     sandbox: bool = True

@@ -1,0 +1,149 @@
+"""The keeper: owns which model is loaded, and hands out grants to use it.
+
+    keeper.acquire(Acquire(model="llama3.2", options={"num_ctx": 8192}))   ->  Grant(socket_path, facts,
+    options, …)
+
+Synchronous and thread-safe: a call waits for the load in its own thread. It imports nothing of llama.cpp;
+each model is in a process of its own (`runner_process`). Which of them live is decided in `runner_pool`.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from ..modelfile.errors import LadingError
+from ..oci.reference import Reference
+from ..oci.store import Store
+from .errors import Unsupported
+from .grant import Acquire, Grant, LoadedModel
+from .load_plan import LoadPlan
+from .mount import MountedModel, Mounter
+from .options import resolve_options
+from .runner_pool import RunnerPool, Slot, SlotState
+from .settings import RuntimeSettings
+from .socket_dir import SocketDir
+
+
+class Keeper:
+    """One for each server, or for each embedded runtime. `close` it: its runners stop with it, or with its
+    process."""
+
+    def __init__(self, store_root: Path, settings: RuntimeSettings) -> None:
+        """Starts a thread, loads nothing.
+
+        Raises: NotAStore, StoreFailure; BadRuntimeDir.
+        """
+        self._settings = settings
+        store = Store.open(store_root)
+        self._mounter = Mounter(store, template=None if settings.template == "auto" else settings.template)
+        self._sockets = SocketDir.open(settings.runtime_dir)
+        self._pool = RunnerPool(settings, self._sockets)
+
+    def acquire(self, request: Acquire) -> Grant:
+        """A runner of the model, loaded unless it is, and kept for a moment; waits for it.
+
+        Raises: what `Mounter.mount` raises where there is no such sound model; BadParameter; Unsupported
+        where it
+            cannot do what is needed; what `RunnerPool.acquire` raises where it cannot be loaded.
+        """
+        started = time.monotonic_ns()
+        model = self._mounter.mount(self.parse_name(request.model))
+        _require_capabilities(request, model)
+        options = resolve_options(model.params, request.options)
+        plan = LoadPlan(facts=model.facts, files=model.files, options=options, settings=self._settings)
+        slot = self._pool.acquire(plan, keep_alive_s=request.keep_alive)
+        return Grant(
+            socket_path=slot.process.spec.socket_path,
+            facts=model.facts,
+            options=options,
+            n_ctx=slot.ready.n_ctx if slot.ready else plan.n_ctx,
+            load_duration_ns=time.monotonic_ns() - started,
+        )
+
+    def unload(self, model: str) -> bool:
+        """Stop the model once its running requests have ended; False where it was not loaded. Does not wait.
+
+        Raises: BadReference.
+        """
+        reference = self.parse_name(model)
+        names = {reference.display, str(reference)}
+        keys = [slot.plan.key for slot in self._pool.slots() if slot.names & names]
+        if not keys:
+            try:
+                keys = [self._mounter.mount(reference).files.key]
+            except LadingError:  # it is gone from the store, and nothing of that name is loaded
+                return False
+        stopped = [self._pool.unload(key) for key in keys]
+        return True in stopped
+
+    def loaded(self) -> list[LoadedModel]:
+        """What is loaded or being loaded, the last to expire first."""
+        now, wall = time.monotonic(), time.time()
+        models = [self._describe(slot, now, wall) for slot in self._pool.slots()]
+        return sorted(models, key=lambda model: (-(model.expires_at or float("inf")), model.name))
+
+    def close(self) -> None:
+        """Stop every runner; returns within seconds, and nothing is left behind. Repeating it is harmless."""
+        self._pool.close()
+        self._sockets.close()
+
+    def parse_name(self, text: str) -> Reference:
+        """The model meant by a name, by the configured defaults. Raises: BadReference."""
+        return Reference.parse(
+            text,
+            default_registry=self._settings.default_registry,
+            default_namespace=self._settings.default_namespace,
+        )
+
+    def _describe(self, slot: Slot, now: float, wall: float) -> LoadedModel:
+        facts = slot.plan.facts
+        ready, status = slot.ready, slot.status
+        size = sum(ready.memory.values()) if ready and ready.memory else slot.need.model
+        size_vram = sum(ready.memory_gpu.values()) if ready else 0
+        expires = slot.expires_at(now)
+        leaving = slot.state in (SlotState.DRAINING, SlotState.STOPPING)
+        return LoadedModel(
+            name=facts.name,
+            full_name=facts.full_name,
+            digest=facts.digest,
+            details=facts.details,
+            size=size,
+            size_vram=size_vram,
+            processor=processor_text(size, size_vram),
+            context_length=ready.n_ctx if ready else slot.plan.n_ctx,
+            parallel=slot.n_parallel,
+            expires_at=wall if leaving else None if expires == float("inf") else wall + expires - now,
+            state="loading" if slot.state is SlotState.LOADING else "stopping" if leaving else "ready",
+            running=status.running if status else 0,
+            queued=status.queued if status else 0,
+            requests=status.requests if status else 0,
+            pid=slot.process.pid,
+            memory=dict(ready.memory) if ready else {},
+        )
+
+
+def processor_text(size: int, size_vram: int) -> str:
+    """Where a model is, in `ps`'s words. Source: Ollama's cmd.go."""
+    if size_vram <= 0 or size <= 0:
+        return "100% CPU"
+    if size_vram >= size:
+        return "100% GPU"
+    cpu = round((size - size_vram) / size * 100)
+    return f"{cpu}%/{100 - cpu}% CPU/GPU"
+
+
+def _require_capabilities(request: Acquire, model: MountedModel) -> None:
+    """Raises: Unsupported, in Ollama's words, which clients look for."""
+    facts = model.facts
+    missing = [need for need in request.needs if need not in facts.capabilities]
+    if not missing:
+        return
+    hint = f"it can do: {', '.join(facts.capabilities)}"
+    if "completion" in missing:
+        raise Unsupported(f'"{request.model}" does not support {request.verb}', hint=hint)
+    if "embedding" in missing:
+        raise Unsupported(f'"{request.model}" does not support embeddings', hint=hint)
+    if "thinking" in missing:
+        raise Unsupported(f'"{request.model}" does not support thinking', hint=hint)
+    raise Unsupported("\n".join(f"{facts.full_name} does not support {need}" for need in missing), hint=hint)
