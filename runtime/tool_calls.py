@@ -124,7 +124,11 @@ class ToolCallParser:
     def _call_end(self) -> tuple[int, int]:
         """Where the call's body ends and where what follows it starts; (-1, -1): not yet."""
         if not self._tags.closing:
-            end = self._json.end(self._held)
+            # A name may stand before the arguments, itself followed by a tag in brackets.
+            bare = self._held.lstrip().startswith(("{", "["))
+            if not bare and "{" not in self._held:
+                return -1, -1
+            end = self._json.end(self._held, 0 if bare else self._held.index("{"))
             return end, end
         # A closing tag inside a JSON string is an argument's text, so JSON is followed to its own end first.
         start = 0
@@ -202,17 +206,21 @@ class _JsonSpan:
         self._depth = 0
         self._in_string = False
         self._escaped = False
+        self._end = -1
         self.broken = False
         """The brackets cannot be balanced any more."""
 
-    def end(self, text: str) -> int:
-        """The index after the value; -1: not ended yet. ``text`` must start with what earlier calls saw."""
-        for at in range(self._at, len(text)):
-            if self._ends_with(text[at]):
-                self._at = at + 1
-                return at + 1
-        self._at = len(text)
-        return -1
+    def end(self, text: str, start: int = 0) -> int:
+        """The index after the value, which is at or after ``start``; -1: not ended yet.
+
+        ``text`` must begin with what earlier calls saw, and ``start`` be what it was.
+        """
+        self._at = max(self._at, start)
+        while self._end < 0 and self._at < len(text):
+            self._at += 1
+            if self._ends_with(text[self._at - 1]):
+                self._end = self._at
+        return self._end
 
     def _ends_with(self, char: str) -> bool:
         if self._in_string:
