@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 from lark import Lark, Token
 
-MAX_STATEMENTS = 200_000
+MAX_STATEMENTS = 100_000
 MAX_BROKEN = 100
 """After so many statements that are none, reading stops: the file is something else."""
 

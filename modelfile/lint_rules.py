@@ -50,7 +50,9 @@ _Finder: TypeAlias = Callable[[Modelfile], Iterator[Finding]]
 
 def _parameters(modelfile: Modelfile) -> Iterator[Finding]:
     for parameter in modelfile.all(Parameter):
-        spec = PARAMETERS[parameter.name]
+        spec = PARAMETERS.get(parameter.name)
+        if spec is None:
+            continue  # not read from a text
         if spec.deprecated is not None:
             yield Finding("L001", f"parameter {spec.name} has no effect: {spec.deprecated}", parameter.span)
             continue
@@ -84,7 +86,7 @@ def _overridden(modelfile: Modelfile) -> Iterator[Finding]:
     seen: dict[object, Instruction] = {}
     for instruction in modelfile:
         match instruction:
-            case Parameter(name) if PARAMETERS[name].type is not ParameterType.STRINGS:
+            case Parameter(name) if name != "stop":
                 key: object = (Parameter, name)
                 what = f"PARAMETER {name}"
             case Label(name):

@@ -163,7 +163,7 @@ def spec_of(name: str) -> ParameterSpec:
     it."""
     spec = PARAMETERS.get(name)
     if spec is None:
-        hint = REMOVED.get(name) or did_you_mean(name, PARAMETERS)
+        hint = REMOVED.get(name) or did_you_mean(name.replace("-", "_"), PARAMETERS)
         raise BadParameter(f"unknown parameter {quoted(name)}", name=name, hint=hint)
     return spec
 

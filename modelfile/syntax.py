@@ -2,7 +2,7 @@
 
 The language is described in modelfile.lark. What is accepted and what it means is a superset of Ollama: a
 file that Ollama accepts means the same here. Known departures, where Ollama accepts and we do not: text that
-is not valid UTF-8, more than 16 MiB, more than 200,000 instructions, parameter values NaN and Inf, and values
+is not valid UTF-8, more than 16 MiB, more than 100,000 instructions, parameter values NaN and Inf, and values
 of the mirostat parameters, which Ollama ignores, that are no numbers.
 
 `PARAMETER system x` is SYSTEM x, for `system` and the other keywords below: Ollama keeps keywords and
@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable
 from typing import cast
 
-from .diagnostics import Diagnostic, ModelfileError, quoted
+from .diagnostics import Diagnostic, ModelfileError, Span
 from .grammar import Statement, Word, read_statements
 from .instructions import (
     Adapter,
@@ -39,14 +39,16 @@ from .instructions import (
     Template,
     Test,
 )
+from .mistakes import KEYWORDS, ROLES, Mistake, bad_role, explain, found_text, unclosed, unknown_parameter
 from .parameters import PARAMETERS
 from .problems import Code
 from .references import references
-from .source import INVISIBLE, Source
-from .suggestion import did_you_mean
-from .validity import Flaw, flaw_of
+from .source import Source
+from .validity import flaw_of
+from .words import name_of, path_of, value_of, written
 
 __all__ = [
+    "KEYWORDS",
     "Adapter",
     "Arg",
     "Comment",
@@ -68,24 +70,6 @@ __all__ = [
     "parse",
 ]
 
-KEYWORDS = (
-    "FROM",
-    "PARAMETER",
-    "TEMPLATE",
-    "SYSTEM",
-    "ADAPTER",
-    "LICENSE",
-    "MESSAGE",
-    "RENDERER",
-    "PARSER",
-    "DRAFT",
-    "REQUIRES",
-    "ARG",
-    "LABEL",
-    "COPY",
-    "TEST",
-)
-ROLES = ("system", "user", "assistant")
 MAX_PROBLEMS = 100
 """Problems reported of one file."""
 
@@ -100,7 +84,7 @@ def parse(text: str | bytes, *, filename: str = "Modelfile") -> Modelfile:
 
 
 # One value each.
-_WITH_VALUE: dict[str, Callable[..., Instruction]] = {
+_WITH_VALUE: dict[str, Callable[[str, Span], Instruction]] = {
     "from_": From,
     "template": Template,
     "system": System,
@@ -128,8 +112,7 @@ class _Reading:
         self.comments: list[Comment] = []
         self.problems: list[Diagnostic] = []
         self.declared: set[str] = set()
-        self.has_from = False
-        self.may_have_from = False  # in something that could not be read
+        self.may_have_from = False  # or has one
 
     def modelfile(self) -> Modelfile:
         statements, cut_at = read_statements(self.source.plain)
@@ -139,7 +122,7 @@ class _Reading:
                 self._read_comments(end, statement.start)
                 end = self._read_statement(statement)
             if cut_at is None:
-                self._read_comments(end, len(self.source.plain) - 1)
+                self._read_comments(end, len(self.source.text))
             self._check_whole(cut_at)
         except _TooManyProblems:
             pass
@@ -156,10 +139,14 @@ class _Reading:
             self.problems.append(self.source.diagnose(Code.TOO_LARGE, message, start, start + 1))
             raise _TooManyProblems
 
+    def _mistake(self, mistake: Mistake, start: int) -> None:
+        start += mistake.skip
+        self._problem(mistake.code, mistake.message, start, start + mistake.length, mistake.hint)
+
     def _check_whole(self, cut_at: int | None) -> None:
         if cut_at is not None:
             self._problem(Code.TOO_LARGE, "too many instructions: expected a Modelfile", cut_at, cut_at + 1)
-        elif not self.has_from and not self.may_have_from:
+        elif not self.may_have_from:
             hint = "say what the model is made from, such as FROM llama3.2 or FROM ./model.gguf"
             self._problem(Code.NO_FROM, "no FROM line", 0, 1, hint)
 
@@ -168,167 +155,75 @@ class _Reading:
     def _read_statement(self, statement: Statement) -> int:
         """Takes the statement in, or its problem. Returns the offset of its end."""
         rule, start, words = statement
-        if rule.startswith("broken"):
-            return self._read_broken(rule, words)
         last = words[-1]
+        if last.kind == "REST":
+            found = found_text(last)
+            self._mistake(explain(rule, found), last.start)
+            self.may_have_from |= re.match(r"F\w{2}M|FR\w{2}", found, re.IGNORECASE) is not None
+            return last.start + len(found)
         if last.kind == "UNCLOSED":
-            self._unclosed(last)
+            self._mistake(unclosed(last.text), last.start)
+            self.may_have_from = True  # it may stand in what the quote has swallowed
             return last.start + len(last.text)
-        end = last.start + len(_trimmed(last))
-        instruction = self._instruction(rule, start, words)
-        if instruction is None:
-            return end
-        if type(instruction) is From:
-            self.has_from = True
-        elif type(instruction) is Arg:
-            self.declared.add(instruction.name)
-        self._check(instruction, words)
-        self.instructions.append(instruction)
+        text = written(last)
+        end = last.start + len(text)
+        instruction = self._instruction(rule, words, text, self.source.span(start, end))
+        if instruction is not None:
+            self._check(instruction, words)
+            self.instructions.append(instruction)
         return end
 
-    def _instruction(self, rule: str, start: int, words: tuple[Word, ...]) -> Instruction | None:
+    def _instruction(self, rule: str, words: tuple[Word, ...], text: str, span: Span) -> Instruction | None:
+        """What the statement says; None where it has a problem that keeps it from saying anything."""
         last = words[-1]
-        span = self.source.span(start, last.start + len(_trimmed(last)))
-        if rule in _WITH_VALUE:
-            return _WITH_VALUE[rule](_value(last), span)
-        name = _word(words[0])
-        if rule == "parameter":
-            return self._parameter(name, words, start)
-        if rule == "message":
-            return self._message(name, words[0], last, start)
-        if rule == "arg":
-            return Arg(name, None if last.kind == "ARG_NAME" else _value(last), span)
-        if rule == "label":
-            return Label(name, _value(last), span)
-        if rule == "copy":
-            return Copy(name, _word(last), span)
-        return Test(cast(Check, name.lower()), _word(words[1]), _value(last), span)
+        make = _WITH_VALUE.get(rule)
+        if make is not None:
+            return make(value_of(last.kind, text), span)
+        name = name_of(words[0])
+        match rule:
+            case "parameter":
+                return self._parameter(name, words, text, span)
+            case "message":
+                return self._message(name, words[0].start, value_of(last.kind, text), span)
+            case "arg":
+                return Arg(name, None if last.kind == "ARG_NAME" else value_of(last.kind, text), span)
+            case "label":
+                return Label(name, value_of(last.kind, text), span)
+            case "copy":
+                return Copy(path_of(words[0]), path_of(last), span)
+            case _:
+                check = cast(Check, name.lower())
+                return Test(check, path_of(words[1]), value_of(last.kind, text), span)
 
-    def _parameter(self, name: str, words: tuple[Word, ...], start: int) -> Instruction | None:
-        value = words[-1]
+    def _parameter(self, name: str, words: tuple[Word, ...], text: str, span: Span) -> Instruction | None:
+        if name in PARAMETERS:
+            return Parameter(name, value_of(words[-1].kind, text), span)
         if name in _KEYWORD_PARAMETERS:
-            return self._instruction(_KEYWORD_PARAMETERS[name], start, words[-1:])
+            return self._instruction(_KEYWORD_PARAMETERS[name], words[-1:], text, span)
         if name == "message":
             # Ollama keeps a message as "role: content", and takes this for one.
-            role, _, content = _value(value).partition(": ")
-            return self._message(role, value, value, start, content)
-        return Parameter(name, _value(value), self.source.span(start, value.start + len(_trimmed(value))))
+            role, _, content = value_of(words[-1].kind, text).partition(": ")
+            return self._message(role, words[-1].start, content, span)
+        self._mistake(unknown_parameter(name), words[0].start)
+        return None
 
-    def _message(
-        self, role: str, role_word: Word, last: Word, start: int, content: str | None = None
-    ) -> Message | None:
-        if role not in ROLES:
-            message = f"message role {quoted(role)}: expected system, user or assistant"
-            hint = "roles are in lower case" if role.lower() in ROLES else did_you_mean(role, ROLES)
-            self._problem(Code.BAD_ROLE, message, role_word.start, role_word.start + len(role), hint)
-            return None
-        text = _value(last) if content is None else content
-        return Message(
-            cast(MessageRole, role), text, self.source.span(start, last.start + len(_trimmed(last)))
-        )
+    def _message(self, role: str, role_start: int, content: str, span: Span) -> Message | None:
+        if role in ROLES:
+            return Message(cast(MessageRole, role), content, span)
+        self._mistake(bad_role(role), role_start)
+        return None
 
     def _check(self, instruction: Instruction, words: tuple[Word, ...]) -> None:
+        if type(instruction) is From:
+            self.may_have_from = True
+        elif type(instruction) is Arg:
+            self.declared.add(instruction.name)
         if self.declared and references(instruction) & self.declared:
             return  # its values are known when it is built
         flaw = flaw_of(instruction)
         if flaw is not None:
-            word = self._blamed(flaw, words)
-            self._problem(
-                flaw.code, flaw.message, word.start, word.start + len(_trimmed(word)), hint=flaw.hint
-            )
-
-    @staticmethod
-    def _blamed(flaw: Flaw, words: tuple[Word, ...]) -> Word:
-        return words[0] if flaw.part == "name" else words[-1]
-
-    # ---- What is not the language
-
-    def _unclosed(self, value: Word) -> None:
-        self.may_have_from = True  # it may stand in what the quote has swallowed
-        first_line = _first_line(value.text)
-        if _is_triple(value.text):
-            message = '""" is never closed: expected """ at the end of a line'
-            hint = 'text after a closing """ keeps the value open' if first_line.count('"""') > 1 else None
-            length = 3
-        else:
-            message = 'a quote is never closed: expected " at the end of a line'
-            hint = 'to write quotes inside a value, put """ around the value, or nothing'
-            length = 1
-        self._problem(Code.UNCLOSED_QUOTE, message, value.start, value.start + length, hint)
-
-    def _read_broken(self, rule: str, words: tuple[Word, ...]) -> int:
-        rest = words[-1]
-        line = _first_line(rest.text)
-        end = rest.start + len(line)
-        found = line.replace(INVISIBLE, " ").strip()
-        getattr(self, "_" + rule)(found, rest.start, end, words)
-        return end
-
-    def _broken(self, found: str, start: int, end: int, _: tuple[Word, ...]) -> None:
-        word = re.split(r"[ \t]", found, maxsplit=1)[0]
-        letters = cast(re.Match[str], re.match(r"[A-Za-z]*", word)).group()
-        if word.upper() in KEYWORDS:
-            self._problem(Code.MISSING_VALUE, f"{word.upper()} needs a value", start, start + len(word))
-            self.may_have_from |= word.upper() == "FROM"
-            return
-        if letters.upper() in KEYWORDS:
-            hint: str | None = f"put a space after {letters.upper()}"
-        else:
-            hint = did_you_mean(word, KEYWORDS)
-        self.may_have_from |= hint is not None and "FROM" in hint
-        if hint is None and self.instructions:
-            hint = 'a value that spans lines needs """ around it'
-        message = f"unknown instruction {quoted(word)}: expected one of {', '.join(KEYWORDS)}"
-        self._problem(Code.UNKNOWN_INSTRUCTION, message, start, start + len(word), hint)
-
-    def _broken_parameter(self, found: str, start: int, end: int, _: tuple[Word, ...]) -> None:
-        name = cast(re.Match[str], re.match(r"[A-Za-z0-9_-]*", found)).group()
-        known = name.replace("-", "_")
-        if not found:
-            self._problem(Code.MISSING_VALUE, "PARAMETER needs a name and a value", start - 1, end)
-        elif found == name and known == name:
-            self._problem(Code.MISSING_VALUE, f"parameter {name} needs a value", start, end)
-        elif known == name:
-            message = f"expected a space after parameter {name}, got {quoted(found[len(name)])}"
-            self._problem(Code.BAD_PARAMETER, message, start + len(name), start + len(name) + 1)
-        else:
-            message = f"unknown parameter {quoted(name)}"
-            near = (
-                f"did you mean {quoted(known)}?" if known in PARAMETERS else did_you_mean(known, PARAMETERS)
-            )
-            self._problem(Code.UNKNOWN_PARAMETER, message, start, start + len(name), near)
-
-    def _broken_message(self, found: str, start: int, end: int, _: tuple[Word, ...]) -> None:
-        if not found:
-            self._problem(Code.MISSING_VALUE, "MESSAGE needs a role and a content", start - 1, end)
-        elif found in ROLES:
-            self._problem(Code.MISSING_VALUE, f"MESSAGE {found} needs a content", start, end)
-        else:
-            role = cast(re.Match[str], re.match(r"[A-Za-z]*", found)).group()
-            message = (
-                f"message role {quoted(found.split()[0])}: expected system, user or assistant and a space"
-            )
-            self._problem(Code.BAD_ROLE, message, start + len(role), start + len(role) + 1)
-
-    def _broken_arg(self, found: str, start: int, end: int, _: tuple[Word, ...]) -> None:
-        message = "expected ARG NAME or ARG NAME=default" + (f", got {quoted(found)}" if found else "")
-        hint = "a name is letters, digits and _"
-        self._problem(Code.BAD_NAME, message, start, start + len(found), hint)
-
-    def _broken_label(self, found: str, start: int, end: int, _: tuple[Word, ...]) -> None:
-        message = "expected LABEL NAME=value" + (f", got {quoted(found)}" if found else "")
-        hint = "a name is letters and digits, with . _ / and - between them"
-        self._problem(Code.BAD_NAME, message, start, start + len(found), hint)
-
-    def _broken_copy(self, found: str, start: int, end: int, _: tuple[Word, ...]) -> None:
-        message = "expected COPY SOURCE TARGET" + (f", got {quoted(found)} more" if found else "")
-        hint = 'such as COPY README.md README.md; put "" around a path with spaces'
-        self._problem(Code.BAD_COPY, message, start, start + len(found), hint)
-
-    def _broken_test(self, found: str, start: int, end: int, _: tuple[Word, ...]) -> None:
-        hint = 'such as TEST contains "Paris" What is the capital of France?'
-        message = "expected TEST CHECK EXPECTED PROMPT"
-        self._problem(Code.BAD_TEST, message, start, start + len(found), hint)
+            word = words[0] if flaw.part == "name" else words[-1]
+            self._problem(flaw.code, flaw.message, word.start, word.start + len(written(word)), flaw.hint)
 
     # ---- Comments
 
@@ -353,38 +248,3 @@ class _Reading:
 
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
-
-
-# ---- Words to values
-
-
-def _value(word: Word) -> str:
-    text = _trimmed(word)
-    if word.kind == "BARE":
-        return text.replace(INVISIBLE, "").strip(" \t")
-    size = 3 if word.kind == "TRIPLE" else 1
-    return text.replace(INVISIBLE, "")[size:-size]
-
-
-def _word(word: Word) -> str:
-    """The text of a word of the language: a name, a check, a path, an expectation."""
-    text = word.text.replace(INVISIBLE, "").strip(" \t=" if word.kind.endswith("_EQUALS") else " \t")
-    if word.kind not in ("WORD", "EXPECTED") or not text.startswith('"'):
-        return text
-    if word.kind == "EXPECTED" and len(text) >= 6 and text.startswith('"""') and text.endswith('"""'):
-        return text[3:-3]
-    return text[1:-1] if len(text) >= 2 and text.endswith('"') else text
-
-
-def _trimmed(word: Word) -> str:
-    """The text of a word without the blanks, the newline and the comments that follow it."""
-    text = _first_line(word.text) if word.kind == "BARE" else word.text
-    return text.rstrip(" \t\xa0")
-
-
-def _first_line(text: str) -> str:
-    return text.partition("\n")[0].partition("\r")[0]
-
-
-def _is_triple(text: str) -> bool:
-    return text[:4096].replace(INVISIBLE, "").startswith('"""')

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from .diagnostics import quoted
 from .instructions import Copy, Instruction, Parameter, Requires, Test
-from .parameters import PARAMETERS, BadParameter, parse_value
+from .parameters import BadParameter, parse_value
 from .problems import Code
 
 CHECKS = ("contains", "excludes", "equals", "matches")
@@ -34,8 +34,13 @@ class Flaw(NamedTuple):
     """Which of the instruction's two words is to blame."""
 
 
+_CHECKED = frozenset({Parameter, Requires, Copy, Test})
+
+
 def flaw_of(instruction: Instruction) -> Flaw | None:
     """What is wrong with the values of `instruction`, if anything is."""
+    if type(instruction) not in _CHECKED:
+        return None
     match instruction:
         case Parameter(name, value):
             return _parameter_flaw(name, value)
@@ -53,9 +58,7 @@ def _parameter_flaw(name: str, value: str) -> Flaw | None:
     try:
         parse_value(name, value)
     except BadParameter as error:
-        if name in PARAMETERS:
-            return Flaw(Code.BAD_PARAMETER, error.message, error.hint, "value")
-        return Flaw(Code.UNKNOWN_PARAMETER, error.message, error.hint, "name")
+        return Flaw(Code.BAD_PARAMETER, error.message, error.hint, "value")
     return None
 
 
