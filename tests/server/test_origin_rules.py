@@ -59,7 +59,14 @@ def test_other_names_do_not(host: str) -> None:
 
 @pytest.mark.parametrize(
     ("bind", "loopback"),
-    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("::", False), ("10.0.0.1", False)],
+    [
+        ("127.0.0.1", True),
+        ("localhost", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+    ],
 )
 def test_the_rule_holds_only_while_listening_on_loopback(bind: str, loopback: bool) -> None:
     assert HostRules.of(bind).allows("evil.example") is not loopback
