@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from .digest import Digest, Hasher, new_hasher
@@ -13,19 +15,21 @@ from .digest import Digest, Hasher, new_hasher
 CHUNK = 1 << 20
 """Bytes a read. Larger ones fall out of the processor's cache before they are hashed."""
 
-_QUEUED_CHUNKS = 8
+LAG_CHUNKS = 8
+"""How many calls of ``update`` a ``BackgroundHasher`` may be behind."""
 
 
 class BackgroundHasher:
     """A ``Hasher`` whose work is done by a thread of its own: hashlib lets other threads run meanwhile.
 
-    What is passed to ``update`` must not change afterwards. ``close`` ends the thread.
+    What is passed to ``update`` must not change before ``LAG_CHUNKS`` further calls have returned. ``close``
+    ends the thread.
     """
 
     def __init__(self, hasher: Hasher) -> None:
         self._hasher = hasher
         self._queue: queue.SimpleQueue[bytes | bytearray | memoryview | None] = queue.SimpleQueue()
-        self._room = threading.BoundedSemaphore(_QUEUED_CHUNKS)
+        self._room = threading.BoundedSemaphore(LAG_CHUNKS)
         self._thread: threading.Thread | None = threading.Thread(
             target=self._run, name="lading-hasher", daemon=True
         )
@@ -62,27 +66,41 @@ class BackgroundHasher:
             self._room.release()
 
 
+def iter_chunks(fd: int, *, limit: int = sys.maxsize) -> Iterator[memoryview]:
+    """The open file from its start in pieces of up to ``CHUNK`` bytes, at most ``limit`` bytes in all.
+
+    A piece keeps its content until ``LAG_CHUNKS`` more were taken: long enough for a ``BackgroundHasher``.
+    The few buffers are used in turn, since new ones for each piece cost more than reading into them. The
+    file position is not used or moved.
+
+    Raises: OSError.
+    """
+    buffers = [memoryview(bytearray(min(CHUNK, max(limit, 1)))) for _ in range(LAG_CHUNKS + 1)]
+    offset = 0
+    for buffer in itertools.cycle(buffers):
+        wanted = min(CHUNK, limit - offset)
+        count = os.preadv(fd, [buffer[:wanted]], offset) if wanted else 0
+        if not count:
+            return
+        offset += count
+        yield buffer[:count]
+
+
 def hash_file(
     fd: int,
     *,
     algorithm: str = "sha256",
-    limit: int | None = None,
     on_bytes: Callable[[int], None] | None = None,
 ) -> tuple[Digest, int]:
-    """The digest and size of the open file from its start, reading at most ``limit`` bytes.
+    """The digest and size of the open file.
 
     ``on_bytes`` is told each number of bytes read. The file position is not used or moved. Raises: OSError.
     """
     hasher = new_hasher(algorithm)
     size = 0
-    buffer = memoryview(bytearray(CHUNK))
-    while limit is None or size < limit:
-        wanted = CHUNK if limit is None else min(CHUNK, limit - size)
-        count = os.preadv(fd, [buffer[:wanted]], size)
-        if not count:
-            break
-        hasher.update(buffer[:count])
-        size += count
+    for chunk in iter_chunks(fd):
+        hasher.update(chunk)
+        size += len(chunk)
         if on_bytes is not None:
-            on_bytes(count)
+            on_bytes(len(chunk))
     return Digest(algorithm, hasher.hexdigest()), size

@@ -19,7 +19,7 @@ from pathlib import Path
 from .digest import Digest
 from .disk import open_regular, require_room
 from .errors import BadSource, SourceChanged
-from .hashing import CHUNK
+from .hashing import iter_chunks
 from .ingest import Ingest
 
 _FICLONE = 0x40049409
@@ -82,14 +82,15 @@ def _clone(source: int, target: int) -> bool:
 
 def _copy(source: int, path: Path, size: int, ingest: Ingest, on_bytes: Callable[[int], None] | None) -> None:
     # One byte more than promised is enough to see that the file grew; it may grow for ever.
-    while ingest.offset <= size:
+    chunks = iter_chunks(source, limit=size + 1)
+    while True:
         try:
-            chunk = os.pread(source, min(CHUNK, size + 1 - ingest.offset), ingest.offset)
+            chunk = next(chunks, None)
         except OSError as error:
             raise BadSource(path, os.strerror(error.errno or errno.EIO)) from error
-        if not chunk:
+        if chunk is None:
             return
-        ingest.write(chunk)
+        ingest.append(chunk)
         if on_bytes is not None:
             on_bytes(len(chunk))
 

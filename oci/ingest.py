@@ -20,7 +20,7 @@ from .descriptor import Descriptor
 from .digest import Digest, Hasher, new_hasher
 from .disk import require_room, sync_folder, translating, write_all
 from .errors import DigestMismatch, IngestBusy, SizeMismatch
-from .hashing import CHUNK, BackgroundHasher
+from .hashing import BackgroundHasher, iter_chunks
 from .layout import StoreLayout
 from .lease import LeaseBook
 from .lock import acquire, locked, release
@@ -68,17 +68,8 @@ class Ingest:
         Raises: SizeMismatch as soon as there is more than expected; DiskFull, StoreFailure. After an
             error nothing more can be written; what is kept is decided when the ingest ends.
         """
-        end = self.offset + len(data)
-        if self._expected is not None and end > self._expected.size:
-            self._spoiled = True
-            raise SizeMismatch(str(self._expected.digest), self._expected.size, end)
-        if not isinstance(data, bytes):
-            data = bytes(data)  # the hasher may still read it when the caller changes its buffer
-        self._hasher.update(data)
-        with translating("writing", self.path, needed=self._missing()):
-            write_all(self._fd, data)
-        self.offset = end
-        self._written_back = start_writeback(self._fd, self._written_back, end)
+        # The hasher may still read it when the caller changes its buffer.
+        self.append(data if isinstance(data, bytes) else bytes(data))
 
     def commit(self) -> Digest:
         """Verify what was written and make it visible as a blob. Success means that the blob is stored and on
@@ -127,6 +118,18 @@ class Ingest:
 
     # What follows is for this package: opening, taking over, ending.
 
+    def append(self, data: bytes | memoryview) -> None:
+        """``write``, for data that keeps its content for a while: see ``BackgroundHasher``."""
+        end = self.offset + len(data)
+        if self._expected is not None and end > self._expected.size:
+            self._spoiled = True
+            raise SizeMismatch(str(self._expected.digest), self._expected.size, end)
+        self._hasher.update(data)
+        with translating("writing", self.path, needed=self._missing()):
+            write_all(self._fd, data)
+        self.offset = end
+        self._written_back = start_writeback(self._fd, self._written_back, end)
+
     def open(self, *, resume: bool, wait_s: float | None) -> None:
         """Create or take over the ingest file, locked. Raises: IngestBusy, DiskFull, StoreFailure."""
         with translating("writing", self.path):
@@ -145,7 +148,7 @@ class Ingest:
                 os.ftruncate(self._fd, 0)
                 return
             self.use_background_hasher(size)
-            while chunk := os.pread(self._fd, CHUNK, self.offset):
+            for chunk in iter_chunks(self._fd):
                 self._hasher.update(chunk)
                 self.offset += len(chunk)
             os.lseek(self._fd, self.offset, os.SEEK_SET)
