@@ -157,7 +157,11 @@ def _from(modelfile: Modelfile) -> Iterator[Finding]:
         model = next(source for source in sources if source not in files)
         message = "this FROM names a model, and another one files"
         yield Finding("L009", message, model.span, hint="keep either the model or the files")
-    if files and not modelfile.all(License) and not any(_is_licence(copy) for copy in modelfile.all(Copy)):
+    if (
+        any(source.ref for source in files)
+        and not modelfile.all(License)
+        and not any(_is_licence(copy) for copy in modelfile.all(Copy))
+    ):
         yield Finding("L010", "no LICENSE for weights from a file", files[0].span)
     for draft in modelfile.all(Draft):
         if any(_same_path(draft.ref, source.ref) for source in files):

@@ -1,4 +1,5 @@
-"""What was probably meant by text that is not the language: a function for each broken_* rule of the grammar."""
+"""What was probably meant by text that is not the language: a function for each broken_* rule of the
+grammar."""
 
 from __future__ import annotations
 

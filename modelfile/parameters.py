@@ -67,11 +67,11 @@ class ParameterSpec:
         if self.low is None and self.high is None:
             return ""
         if self.high is None:
-            words = f"{self.low:g} or more"
+            words = f"{self.low:.10g} or more"
         elif self.low is None:
-            words = f"{self.high:g} or less"
+            words = f"{self.high:.10g} or less"
         else:
-            words = f"{self.low:g} to {self.high:g}"
+            words = f"{self.low:.10g} to {self.high:.10g}"
         return " or ".join([*(f"{value:g}" for value in self.also), words])
 
 

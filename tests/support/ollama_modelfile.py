@@ -1,5 +1,6 @@
-"""An oracle: Ollama's Modelfile reader as a state machine over characters, written as its documentation and the
-behaviour notes describe it and with nothing of ours. `read` gives what Ollama would, or raises `Refused`."""
+"""An oracle: Ollama's Modelfile reader as a state machine over characters, written as its documentation and
+the behaviour notes describe it and with nothing of ours. `read` gives what Ollama would, or raises
+`Refused`."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ class Refused(Exception):
 
 
 def read(text: str) -> list[tuple[str, str]]:
-    """The commands as (name, argument); the name of FROM is `model`, a message's argument is `role: content`."""
+    """The commands as (name, argument); the name of FROM is `model`, a message's argument is `role:
+    content`."""
     commands: list[tuple[str, str]] = []
     state, buffer, name, role = "nil", "", "", ""
     for character in text:
