@@ -86,7 +86,7 @@ def test_finds_nothing_in(text: str) -> None:
 
 def test_secrets_are_never_printed() -> None:
     secret = "hf_abcdefghijklmnopqrstuvwxyz012345"
-    text = f"FROM x\nSYSTEM {secret}\nSYSTEM a\u200d{secret}\nLABEL token={secret} b=2\n"
+    text = f"FROM x\nSYSTEM {secret}\nSYSTEM a\u200d {secret}\nLABEL token={secret} b=2\n"
     found = lint(parse(text))
     assert {d.code for d in found} >= {"L002", "L011", "L012", "L021"}
     assert secret not in "\n".join(str(d) for d in found)
