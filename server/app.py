@@ -13,6 +13,8 @@ from ..modelfile.errors import LadingError
 from . import health, native_inference, native_models, openai_chat, openai_models
 from .errors import INTERNAL, RETRY_AFTER_S, Problem, native_body, openai_body, problem_of
 from .guard import request_id
+from .registry import add_registry_routes
+from .registry_names import RegistryNames
 from .services import Services
 from .wire import JSON, json_bytes
 
@@ -22,11 +24,14 @@ log = logging.getLogger("lading.server")
 def create_app(services: Services) -> falcon.asgi.App[Any, Any]:
     """The application over `services`, which the caller made and closes."""
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App()
-    app.req_options.strip_url_path_trailing_slash = True
     app.req_options.auto_parse_qs_csv = False
     app.resp_options.xml_error_serialization = False
     _add_native_routes(app, services)
     _add_openai_routes(app, services)
+    if services.settings.registry:
+        defaults = services.settings.runtime
+        names = RegistryNames(defaults.default_registry, defaults.default_namespace)
+        add_registry_routes(app, services.store, names=names)
     ready = health.Ready(services)
     app.add_route("/livez", health.Live())
     app.add_route("/readyz", ready)

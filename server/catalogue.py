@@ -16,7 +16,7 @@ from ..modelfile.errors import LadingError
 from ..oci.digest import Digest
 from ..oci.gguf import GgufArray, GgufHeader, Value, read_array, read_header
 from ..oci.model import Model, read_model
-from ..oci.store import Store, TaggedManifest
+from ..oci.store import Store, SweepPolicy, TaggedManifest
 from ..runtime.mount import mount
 from . import native_schema as schema
 from .names import Names
@@ -25,6 +25,8 @@ from .wire import rfc3339_of
 
 SHORT_ARRAY = 5
 """Longest array of metadata that is shown without being asked for."""
+UPLOAD_GRACE_S = 3600.0
+"""A blob uploaded for a later request is not swept for so long."""
 _KEPT_FACTS = 1024
 
 log = logging.getLogger("lading.catalogue")
@@ -115,7 +117,7 @@ class Catalogue:
         """Forget a name and free what nothing else needs. Raises: BadReference, ModelNotFound."""
         self._store.untag(self.find(name).reference)
         try:
-            self._store.gc()
+            self._store.gc(policy=SweepPolicy(grace_s=UPLOAD_GRACE_S))
         except LadingError as error:  # the name is gone, as was asked; `lading gc` can free the rest
             log.warning("freeing blobs after a delete: %s", error)
 

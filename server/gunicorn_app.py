@@ -32,6 +32,7 @@ from .keeper_client import KeeperClient
 from .log import ServerLogger
 from .names import Names
 from .origin import HostRules, OriginRules
+from .registry import create_registry_app
 from .services import Services
 from .settings import Limits, ServerSettings
 from .web_worker import GuardedWorker
@@ -83,8 +84,6 @@ def serve(settings: ServerSettings) -> None:
 
 def serve_registry(store_root: Path, *, host: str, port: int, read_only: bool = False) -> None:
     """Serve the store as an OCI registry and nothing else. Blocks and raises as `serve`."""
-    from .registry import create_registry_app
-
     settings = ServerSettings(store_root=store_root, host=host, port=port)
     Store.open(store_root)
     listener = listen(host, port)

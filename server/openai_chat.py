@@ -7,7 +7,7 @@ import contextlib
 import functools
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -50,7 +50,7 @@ class ChatCompletions:
             whole = await gathered(opened, functools.partial(whole_chat, head=head, n=request.n))
             resp.data, resp.content_type = json_bytes(whole), JSON
 
-    def _choices(self, request: schema.ChatCompletionRequest) -> list[AsyncIterator[InferenceEvent]]:
+    def _choices(self, request: schema.ChatCompletionRequest) -> list[AsyncGenerator[InferenceEvent, None]]:
         """One stream for each choice; with a seed, each has the next."""
         settings = chat_settings(request)
         tools, forced = tools_of(request)
@@ -73,13 +73,13 @@ class ChatCompletions:
         return streams
 
 
-async def as_call(events: AsyncIterator[InferenceEvent]) -> AsyncGenerator[InferenceEvent, None]:
+async def as_call(events: AsyncGenerator[InferenceEvent, None]) -> AsyncGenerator[InferenceEvent, None]:
     """An answer that was constrained to ``{"name", "arguments"}``, as the tool call that it is.
 
     An answer cut off by its length limit is no JSON; then it stays text, so that nothing is lost.
     """
     text: list[str] = []
-    async with contextlib.aclosing(events):  # type: ignore[type-var]  # generators all, typed as iterators
+    async with contextlib.aclosing(events):
         async for event in events:
             if isinstance(event, Text):
                 text.append(event.text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Generic, TypeVar
 
 from ..modelfile.errors import InternalError, LadingError
 from ..runtime.inference import Done, InferenceEvent
@@ -20,21 +20,12 @@ log = logging.getLogger("lading.server")
 
 _A = TypeVar("_A")
 _E = TypeVar("_E")
-_E_co = TypeVar("_E_co", covariant=True)
-
-
-class Stream(Protocol[_E_co]):
-    """Events that can be closed early, as async generators can."""
-
-    def __aiter__(self) -> AsyncIterator[_E_co]: ...
-    async def __anext__(self) -> _E_co: ...
-    async def aclose(self) -> None: ...
 
 
 class Opened(Generic[_E]):
     """A stream whose first event is here. Close it with `aclose`; that cancels what makes the events."""
 
-    def __init__(self, first: _E, rest: Stream[_E]) -> None:
+    def __init__(self, first: _E, rest: AsyncGenerator[_E, None]) -> None:
         self._first = first
         self._rest = rest
 
@@ -48,7 +39,7 @@ class Opened(Generic[_E]):
         await self._rest.aclose()
 
 
-async def open_stream(events: Stream[_E]) -> Opened[_E]:
+async def open_stream(events: AsyncGenerator[_E, None]) -> Opened[_E]:
     """Await the first event. Raises what the stream raises; it is closed then."""
     try:
         return Opened(await anext(events), events)
@@ -65,7 +56,9 @@ async def gathered(opened: Opened[_E], gather: Callable[[AsyncIterator[_E]], Awa
         return await gather(opened.events())
 
 
-async def noted(events: AsyncIterator[InferenceEvent], scope: Scope) -> AsyncGenerator[InferenceEvent, None]:
+async def noted(
+    events: AsyncGenerator[InferenceEvent, None], scope: Scope
+) -> AsyncGenerator[InferenceEvent, None]:
     """The same events; the counters of the last go to the access log."""
     try:
         async for event in events:
@@ -80,7 +73,7 @@ async def noted(events: AsyncIterator[InferenceEvent], scope: Scope) -> AsyncGen
                 )
             yield event
     finally:
-        await cast(Stream[InferenceEvent], events).aclose()
+        await events.aclose()
 
 
 class Body(Generic[_E]):
