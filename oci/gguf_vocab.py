@@ -22,6 +22,7 @@ from .gguf_stream import HeaderFault, HeaderStream
 from .gguf_types import TOKEN_TYPE_BYTE, TOKEN_TYPES, TOKENIZER_MODELS, ValueType
 
 MAX_TOKENS: Final = 1024 * 1024
+MAX_BYTE_TOKENS: Final = 22 * 22  # as many ways there are to write <0xNN>
 
 _PREFIX = "tokenizer.ggml."
 _BUCKETS = 16  # so that only one of 16 sets of hashes is in memory at a time
@@ -154,7 +155,11 @@ class _Checker:
             index = next(at for at, value in enumerate(types) if value not in TOKEN_TYPES)
             what = f"token {index} has type {types[index]}, expected {TOKEN_TYPES[0]} to {TOKEN_TYPES[-1]}"
             self._note("token_type", what)
-        if TOKEN_TYPE_BYTE not in types:
+        bytes_count = types.count(TOKEN_TYPE_BYTE)
+        if bytes_count > MAX_BYTE_TOKENS:
+            what = f"{bytes_count:,} tokens stand for bytes, expected at most {MAX_BYTE_TOKENS}"
+            self._note("token_type", what)
+        if not 0 < bytes_count <= MAX_BYTE_TOKENS:
             return frozenset()
         return frozenset(at for at, value in enumerate(types) if value == TOKEN_TYPE_BYTE and at < count)
 
