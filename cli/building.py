@@ -117,6 +117,7 @@ def create(
             base=lambda base: _base_model(session, base, progress, insecure=insecure),
             args=arguments,
             source_date_epoch=_source_date_epoch(session),
+            parse_reference=session.reference,
             progress=progress,
         )
     print(result.manifest.descriptor.digest)

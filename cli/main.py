@@ -1,4 +1,4 @@
-"""The entry point: one Typer application, and the one place where errors become text and exit codes."""
+"""The application: its commands, and the one place where errors become text and exit codes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
@@ -15,7 +15,7 @@ from .. import __version__
 from ..modelfile.errors import InternalError, LadingError
 from . import building, language, registries, serving, storage
 from .exit_code import ExitCode, exit_code_of
-from .session import Session
+from .session import COMPLETION_VARIABLE, Session
 from .settings import read_settings
 
 HELP = """Docker for models: build models from a Modelfile into OCI artifacts, push, pull and serve them.
@@ -63,9 +63,14 @@ def create_app() -> typer.Typer:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code. Everything that can go wrong is printed here, and only here."""
     command = typer.main.get_command(create_app())
+    if COMPLETION_VARIABLE in os.environ:
+        # Typer registers its shells only for an application with its own --install-completion.
+        from typer.completion import completion_init  # type: ignore[attr-defined]  # not re-exported
+
+        completion_init()
     try:
         code = command.main(
-            list(arguments), prog_name="lading", complete_var="_LADING_COMPLETE", standalone_mode=False
+            list(arguments), prog_name="lading", complete_var=COMPLETION_VARIABLE, standalone_mode=False
         )
         sys.stdout.flush()
     except LadingError as error:
@@ -108,12 +113,5 @@ def _report_bug(error: Exception, *, debug: bool) -> ExitCode:
 
 def _print_error(message: str, hint: str | None) -> None:
     print(f"Error: {message}", file=sys.stderr)
-    if (
-        hint and f"hint: {hint}" not in message
-    ):  # diagnostics carry their hints beside the line they are about
+    if hint and f"hint: {hint}" not in message:  # a diagnostic carries its hint beside its line
         print(f"hint: {hint}", file=sys.stderr)
-
-
-def main() -> NoReturn:
-    """What the ``lading`` command runs."""
-    sys.exit(run(sys.argv[1:]))

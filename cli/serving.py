@@ -15,7 +15,7 @@ from ..modelfile.errors import InputError, NotFoundError, UsageError
 from .client import ServerClient
 from .human import format_size, format_until
 from .output import print_json, print_rows
-from .session import FormatOption, InsecureOption, ModelArgument, Session, session_of
+from .session import COMPLETION_VARIABLE, FormatOption, InsecureOption, ModelArgument, Session, session_of
 
 if TYPE_CHECKING:
     from ..runtime.inference import Settings as InferenceSettings
@@ -368,7 +368,7 @@ def completion(
 
     if shell not in SHELLS:
         raise UsageError(f"reading the shell {shell!r}: expected one of {', '.join(SHELLS)}")
-    print(get_completion_script(prog_name="lading", complete_var="_LADING_COMPLETE", shell=shell))
+    print(get_completion_script(prog_name="lading", complete_var=COMPLETION_VARIABLE, shell=shell))
 
 
 def _client(context: typer.Context) -> ServerClient:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from ..runtime.settings import RuntimeSettings
 
 
+COMPLETION_VARIABLE = "_LADING_COMPLETE"
+"""Set by the shell's completion script when it asks for candidates."""
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """One run of one command."""
