@@ -60,7 +60,7 @@ class Acquire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A runner is ready. Connect to ``socket_path`` soon: within `keeper.GRACE_S`."""
+    """A runner is ready. Connect to ``socket_path`` soon: within `RuntimeSettings.grant_grace_s`."""
 
     socket_path: str
     """Never used twice: it names this runner and no later one."""

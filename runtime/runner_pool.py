@@ -38,13 +38,9 @@ from .runner_process import RunnerProcess, StatusProbe
 from .settings import RuntimeSettings
 from .socket_dir import SocketDir
 
-GRACE_S = 10.0
-"""How long a grant keeps a runner without a request being seen."""
 _SETTLE_S = 0.25
 """How long it does so in any case: a request may be seen before the count of it."""
 POLL_S = 1.0
-HUNG_S = 60.0
-"""A runner that has not answered for so long is killed."""
 
 _FAST_POLL_S = 0.1
 _PROBE_TIMEOUT_S = 2.0
@@ -71,6 +67,8 @@ class Slot:
     need: MemoryEstimate
     n_parallel: int
     keep_alive_s: float
+    grace_s: float
+    """How long a grant keeps the runner without its request being seen."""
     probe: StatusProbe
     state: SlotState = SlotState.LOADING
     failure: LadingError | None = None
@@ -97,7 +95,7 @@ class Slot:
             return False
         if self.status.running or self.status.queued:
             return False
-        grace = GRACE_S if self.status.requests < self.expected else _SETTLE_S
+        grace = self.grace_s if self.status.requests < self.expected else _SETTLE_S
         return now - self.granted_at > grace
 
     def expires_at(self, now: float) -> float:
@@ -128,7 +126,7 @@ class RunnerPool:
     # For callers
 
     def acquire(self, plan: LoadPlan, *, keep_alive_s: float | None) -> Slot:
-        """A slot that is READY and kept for `GRACE_S`; loads, waits and makes room as needed.
+        """A slot that is READY and kept for a grace; loads, waits and makes room as needed.
 
         Raises: DoesNotFit, before anything was loaded or unloaded; Quarantined; QueueFull; LoadTimedOut;
             ShuttingDown; RunnerLost where the runner died while loading; else what the runner refused it for.
@@ -225,6 +223,7 @@ class RunnerPool:
             need=plan.estimate(n_parallel),
             n_parallel=n_parallel,
             keep_alive_s=self._settings.keep_alive_s if keep_alive_s is None else keep_alive_s,
+            grace_s=self._settings.grant_grace_s,
             probe=StatusProbe(socket_path, timeout_s=_PROBE_TIMEOUT_S),
         )
         slot.names.add(plan.name)
@@ -257,7 +256,7 @@ class RunnerPool:
     def _grant(self, slot: Slot, plan: LoadPlan, keep_alive_s: float | None) -> Slot:
         now = time.monotonic()
         seen = slot.status.requests if slot.status else 0
-        unused = now - slot.granted_at <= GRACE_S  # else those that were granted will not come any more
+        unused = now - slot.granted_at <= slot.grace_s  # else those that were granted will not come any more
         slot.expected = max(slot.expected if unused else 0, seen) + 1
         slot.granted_at = slot.used_at = now
         slot.names.add(plan.name)
@@ -377,8 +376,9 @@ class RunnerPool:
         try:
             status = slot.probe.ask()
         except RunnerLost:
-            if time.monotonic() - slot.answered_at > HUNG_S:
-                log.error("the runner of %s has not answered for %.0f s; killing it", slot.plan.name, HUNG_S)
+            silent = time.monotonic() - slot.answered_at
+            if silent > self._settings.hung_after_s:
+                log.error("the runner of %s has not answered for %.0f s; killing it", slot.plan.name, silent)
                 slot.process.kill()
             return
         with self._lock:

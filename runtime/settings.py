@@ -37,6 +37,10 @@ class RuntimeSettings:
     flash_attention: FlashAttention = "auto"
     threads: int = 0
     """Threads of one runner; 0: one for each core that this process may use."""
+    grant_grace_s: float = 10.0
+    """How long a grant keeps a runner without its request being seen."""
+    hung_after_s: float = 60.0
+    """A runner that answers nothing for so long is killed."""
     runtime_dir: Path | None = None
     """Where sockets go. ``None``: a fresh private folder under the system's temporary folder. A folder that
     is given is used through a private sub-folder of its own, so that two servers may share it."""
