@@ -1,0 +1,112 @@
+"""A real server on a real port, as a process of its own, over a store that has the tiny chat model."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from lading.modelfile.syntax import parse
+from lading.oci.build import build
+from lading.oci.reference import Reference
+from lading.oci.store import Store
+
+TINY_CHAT = Path(__file__).parents[2] / "examples" / "models" / "tiny-chat.gguf"
+
+_PROGRAM = """
+import sys
+from pathlib import Path
+from lading.runtime.settings import RuntimeSettings
+from lading.server.gunicorn_app import serve
+from lading.server.settings import Limits, ServerSettings
+values = eval(sys.argv[1])
+values["runtime"] = RuntimeSettings(**values.get("runtime", {}))
+values["limits"] = Limits(**values.get("limits", {}))
+serve(ServerSettings(**{**values, "store_root": Path(values["store_root"])}))
+"""
+
+
+@dataclass
+class LiveServer:
+    """Where it listens, and its process. `log` is what it wrote to standard error so far."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+    log_path: Path
+    store_root: Path
+    url: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def call(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return httpx.request(method, self.url + path, timeout=60, **options)
+
+    def post(self, path: str, body: Any) -> httpx.Response:
+        return self.call("POST", path, json=body)
+
+
+def build_model(store_root: Path, name: str, modelfile: str = "") -> None:
+    """Build ``name`` from the tiny chat model and more lines of Modelfile."""
+    text = f"FROM {TINY_CHAT}\nPARAMETER temperature 0\nPARAMETER num_ctx 1024\n{modelfile}"
+    store = Store.open(store_root)
+    build(parse(text), context=store_root, store=store, reference=Reference.parse(name), base=store.resolve)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running_server(store_root: Path, folder: Path, **settings: Any) -> Iterator[LiveServer]:
+    """Start, wait until it is ready, and end it with all its processes."""
+    port = free_port()
+    values = {"store_root": str(store_root), "port": port, "drain_s": 10.0, **settings}
+    log_path = folder / f"server-{port}.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, repr(values)],
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, "PYTHONWARNINGS": "error"},
+        )
+    server = LiveServer(port, process, log_path, store_root)
+    try:
+        wait_until_ready(server)
+        yield server
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGQUIT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def wait_until_ready(server: LiveServer, timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        assert server.process.poll() is None, f"the server ended:\n{server.log}"
+        with contextlib.suppress(httpx.TransportError):
+            if server.call("GET", "/readyz").status_code == 200:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"the server did not become ready:\n{server.log}")
