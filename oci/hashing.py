@@ -75,15 +75,18 @@ def iter_chunks(fd: int, *, limit: int = sys.maxsize) -> Iterator[memoryview]:
 
     Raises: OSError.
     """
-    buffers = [memoryview(bytearray(min(CHUNK, max(limit, 1)))) for _ in range(LAG_CHUNKS + 1)]
+    length = min(CHUNK, os.fstat(fd).st_size + 1)  # most blobs are small
+    buffers: list[memoryview] = []
     offset = 0
-    for buffer in itertools.cycle(buffers):
-        wanted = min(CHUNK, limit - offset)
-        count = os.preadv(fd, [buffer[:wanted]], offset) if wanted else 0
+    for turn in itertools.cycle(range(LAG_CHUNKS + 1)):
+        if turn == len(buffers):
+            buffers.append(memoryview(bytearray(length)))
+        wanted = min(length, limit - offset)
+        count = os.preadv(fd, [buffers[turn][:wanted]], offset) if wanted else 0
         if not count:
             return
         offset += count
-        yield buffer[:count]
+        yield buffers[turn][:count]
 
 
 def hash_file(

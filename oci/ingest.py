@@ -174,9 +174,17 @@ class Ingest:
         release(self._fd)
         self._fd = -1
 
+    def _open_file(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            return os.open(self.path, flags, 0o600)
+        except PermissionError:  # a commit was killed between making the file read-only and the rename
+            self.path.chmod(0o600)
+            return os.open(self.path, flags, 0o600)
+
     def _open_locked(self, wait_s: float | None) -> int:
         while True:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fd = self._open_file()
             try:
                 if not acquire(fd, wait_s=wait_s):
                     raise IngestBusy(str(self._expected.digest) if self._expected else self.path.name)

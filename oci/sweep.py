@@ -129,7 +129,7 @@ def _unneeded(
         with suppress(FileNotFoundError):
             facts = path.lstat()
             # The change time: publishing sets it, and nobody can set it back.
-            if policy.grace_s <= 0 or now - facts.st_ctime > policy.grace_s:
+            if abs(now - facts.st_ctime) >= policy.grace_s:
                 doomed.append(SweptBlob(digest, facts.st_size))
     # Manifests before the layers they name: an interrupted sweep leaves no manifest without its layers.
     return sorted(doomed, key=lambda blob: blob.size), kept_leased
@@ -144,7 +144,7 @@ def _leftovers(layout: StoreLayout, policy: SweepPolicy) -> tuple[list[tuple[Pat
             with suppress(FileNotFoundError):
                 facts = path.lstat()
                 resumable = not path.name.startswith("new-")
-                young = now - facts.st_mtime < policy.keep_partial_s
+                young = abs(now - facts.st_mtime) < policy.keep_partial_s  # clocks jump both ways
                 if (resumable and young) or _is_locked(path):
                     kept += 1
                 else:
