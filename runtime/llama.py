@@ -75,6 +75,7 @@ class LlamaLog:
     Also where buffer sizes come from: llama.cpp has no C function that tells them.
     """
 
+    _installed: ClassVar[LlamaLog]
     _ERROR, _CONTINUE = 4, 5
     _BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output)\s+buffer size =\s+([0-9.]+) MiB")
     _OFFLOADED = re.compile(r"offloaded (\d+)/\d+ layers to GPU")
@@ -91,6 +92,7 @@ class LlamaLog:
         self._callback = llama_cpp.llama_log_callback(self._log)
 
     def install(self) -> None:
+        LlamaLog._installed = self  # llama.cpp may call it for as long as the process lives
         llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
 
     @property
@@ -246,6 +248,9 @@ class LlamaVocab:
         self.fim_prefix: int = llama_cpp.llama_vocab_fim_pre(pointer)
         self.fim_suffix: int = llama_cpp.llama_vocab_fim_suf(pointer)
         self.fim_middle: int = llama_cpp.llama_vocab_fim_mid(pointer)
+        self.ends = [token for token in range(self.size) if llama_cpp.llama_vocab_is_eog(pointer, token)]
+        """Tokens that end an answer: EOS, end of turn, end of message."""
+        self._ends = frozenset(self.ends)
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Tokens of ``text``; ``add_special`` puts BOS and EOS where the model wants them, ``parse_special``
@@ -296,8 +301,7 @@ class LlamaVocab:
             size = -count
 
     def is_end(self, token: int) -> bool:
-        """Whether the token ends an answer (EOS, end of turn, end of message)."""
-        return bool(llama_cpp.llama_vocab_is_eog(self.pointer, token))
+        return token in self._ends
 
     def is_control(self, token: int) -> bool:
         return bool(llama_cpp.llama_vocab_is_control(self.pointer, token))

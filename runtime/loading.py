@@ -29,6 +29,7 @@ _MAX_UBATCH = 512
 _MAX_PARALLEL = 256
 _MIN_CTX = 4
 _PROGRESS_STEP = 0.02
+_SMALL_MODEL = 30_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,8 @@ def _load(spec: LoadSpec, renderer: Renderer, log: LlamaLog, report: Callable[[L
         raise LoadError(f"loading {spec.weights[0]}: the model has no vocabulary")
     embeds = _embeds(spec, model)
     n_ctx = _context_length(spec, model)
-    context = LlamaContext(model, _context_settings(spec, n_ctx, embeds), log)
+    settings = _context_settings(spec, model, n_ctx, embeds)
+    context = LlamaContext(model, settings, log)
     if spec.adapters:
         adapters = [(model.load_adapter(adapter.path, log), adapter.scale) for adapter in spec.adapters]
         if not context.use_adapters(adapters):
@@ -85,7 +87,7 @@ def _load(spec: LoadSpec, renderer: Renderer, log: LlamaLog, report: Callable[[L
         context=context,
         preparer=preparer,
         embedder=Embedder(context, model.vocab, n_ctx) if embeds else None,
-        facts=_facts(spec, model, n_ctx, template, embeds, log),
+        facts=_facts(model, settings, template, log),
     )
 
 
@@ -121,7 +123,7 @@ def _context_length(spec: LoadSpec, model: LlamaModel) -> int:
     return max(_MIN_CTX, min(wanted, trained) if trained > 0 else wanted)
 
 
-def _context_settings(spec: LoadSpec, n_ctx: int, embeds: bool) -> ContextSettings:
+def _context_settings(spec: LoadSpec, model: LlamaModel, n_ctx: int, embeds: bool) -> ContextSettings:
     n_seq = min(max(1, spec.n_parallel), _MAX_PARALLEL)
     # An encoder looks at a whole text at once, so a text must fit into one pass.
     n_batch = n_ctx if embeds else max(min(spec.n_batch, n_ctx), n_seq, 32)
@@ -130,15 +132,17 @@ def _context_settings(spec: LoadSpec, n_ctx: int, embeds: bool) -> ContextSettin
         n_seq=n_seq,
         n_batch=n_batch,
         n_ubatch=n_batch if embeds else min(n_batch, _MAX_UBATCH),
-        n_threads=spec.n_threads or _threads(),
+        n_threads=spec.n_threads or _threads(model),
         kv_cache_type=spec.kv_cache_type,
         flash_attention=spec.flash_attention,
         embeddings=embeds,
     )
 
 
-def _threads() -> int:
-    """One for each physical core that this process may use."""
+def _threads(model: LlamaModel) -> int:
+    """One for each physical core that this process may use; one where meeting costs more than the work."""
+    if model.parameter_count < _SMALL_MODEL:
+        return 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
 
@@ -151,13 +155,11 @@ def _template(spec: LoadSpec, model: LlamaModel) -> TemplateFacts:
     return TemplateFacts(kind=kind, source=source, bos=vocab.text(vocab.bos), eos=vocab.text(vocab.eos))
 
 
-def _facts(
-    spec: LoadSpec, model: LlamaModel, n_ctx: int, template: TemplateFacts, embeds: bool, log: LlamaLog
-) -> Ready:
-    settings = _context_settings(spec, n_ctx, embeds)
+def _facts(model: LlamaModel, settings: ContextSettings, template: TemplateFacts, log: LlamaLog) -> Ready:
+    embeds = settings.embeddings
     return Ready(
         pid=os.getpid(),
-        n_ctx=n_ctx,
+        n_ctx=settings.n_ctx,
         n_ctx_train=model.n_ctx_train,
         n_parallel=settings.n_seq,
         n_batch=settings.n_batch,

@@ -7,6 +7,7 @@ never otherwise. Standard error is for what llama.cpp says as it crashes.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 import time
@@ -39,6 +40,7 @@ class StatusPipe:
 def main() -> int:
     """Returns the exit status."""
     started_ns = time.monotonic_ns()
+    faulthandler.enable()  # a crash in llama.cpp leaves at least the Python stack in the log
     status = StatusPipe()
     try:
         body = read_frame(sys.stdin.buffer)
