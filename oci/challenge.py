@@ -46,7 +46,7 @@ def parse_challenges(headers: Iterable[str]) -> tuple[Challenge, ...]:
 def _parse_header(header: str) -> list[Challenge]:
     found: list[Challenge] = []
     position = 0
-    while position < len(header):
+    while position < len(header) and len(found) < MAX_CHALLENGES:
         if header[position] in ", \t":
             position += 1
             continue

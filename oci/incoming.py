@@ -61,7 +61,7 @@ class Upload:
         self._path = path
         self._written_back = self.size
 
-    def append(self, data: bytes | bytearray) -> None:
+    def append(self, data: bytes) -> None:
         """Raises: DiskFull, StoreFailure; then what was written of `data` is cut off again, if possible."""
         with translating("writing", self._path):
             try:

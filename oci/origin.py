@@ -19,6 +19,12 @@ _DEFAULT_PORT = {"http": 80, "https": 443}
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
+_ALSO_INTERNAL = tuple(
+    # Special-purpose blocks that some versions of `ipaddress` still call global.
+    ipaddress.ip_network(block)
+    for block in ("192.0.0.0/24", "192.88.99.0/24", "64:ff9b:1::/48", "2001::/23", "5f00::/16")
+)
+
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -37,10 +43,7 @@ class Origin:
     @classmethod
     def of(cls, url: str) -> Origin:
         """The origin of an absolute http(s) URL. Raises: BadUrl."""
-        if len(url) > MAX_URL_LENGTH:
-            raise BadUrl(f"reading a URL: expected at most {MAX_URL_LENGTH} characters, got {len(url)}")
-        if any(ord(c) <= 0x20 or ord(c) >= 0x7F for c in url) or "\\" in url:
-            raise BadUrl("reading a URL: expected printable ASCII without spaces")
+        _require_plain(url)
         try:
             parts = urlsplit(url)
             scheme, host, port = parts.scheme.lower(), parts.hostname, parts.port
@@ -74,15 +77,22 @@ class Origin:
 
 def resolve(base: str, location: str) -> str:
     """The absolute URL that a Location header means, the fragment removed. Raises: BadUrl."""
-    if len(location) > MAX_URL_LENGTH:
-        raise BadUrl(f"reading a URL: expected at most {MAX_URL_LENGTH} characters, got {len(location)}")
+    location = location.strip(" \t")
+    _require_plain(location)  # before joining, which silently drops line breaks
     try:
-        url = urljoin(base, location.strip())
+        url = urljoin(base, location)
     except ValueError as error:
         raise BadUrl(f"reading a URL: {error}") from None
     url = url.partition("#")[0]
     Origin.of(url)
     return url
+
+
+def _require_plain(url: str) -> None:
+    if len(url) > MAX_URL_LENGTH:
+        raise BadUrl(f"reading a URL: expected at most {MAX_URL_LENGTH} characters, got {len(url)}")
+    if any(ord(c) <= 0x20 or ord(c) >= 0x7F for c in url) or "\\" in url:
+        raise BadUrl("reading a URL: expected printable ASCII without spaces")
 
 
 def is_internal(address: str) -> bool:
@@ -92,6 +102,8 @@ def is_internal(address: str) -> bool:
     if parsed is None:
         return True
     parsed = _unwrapped(parsed)
+    if any(parsed in network for network in _ALSO_INTERNAL if network.version == parsed.version):
+        return True
     return not parsed.is_global or parsed.is_multicast
 
 

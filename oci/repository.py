@@ -218,9 +218,8 @@ class Repository:
                 return found
             if response.status_code != 200:
                 raise self.refusal(response, doing)
-            next_url = self._next_page(response, url, doing)
             found += _read_tags(read_body(response, MAX_DOCUMENT_SIZE, doing), self.origin, doing)
-            url = next_url
+            url = self._next_page(response, url, doing)
         if url is not None:
             raise RegistryError(self.origin.netloc, doing, "the list does not end")
         return found

@@ -147,7 +147,11 @@ class Requester:
         if response.status_code != 401 or not request.authorised or Origin.of(response.url) != registry:
             return response
         challenges = parse_challenges(header_values(response, "WWW-Authenticate"))
-        answer = self._auth.answer(registry, challenges, request.scopes, header)
+        try:
+            answer = self._auth.answer(registry, challenges, request.scopes, header)
+        except BaseException:
+            response.close()
+            raise
         if answer is None:
             return response
         response.close()

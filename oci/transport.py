@@ -14,6 +14,7 @@ import contextlib
 import io
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
@@ -95,13 +96,15 @@ class Transport:
 
     def __init__(self, settings: RegistrySettings, *, resolver: Resolver | None = None) -> None:
         self._settings = settings
-        self._any = _Adapter(settings, None)
         self._resolver = resolver or _resolve
-        self._public = _Adapter(settings, self._resolver)
+        self._lock = threading.Lock()
+        self._adapters: dict[tuple[str, bool], _Adapter] = {}
+        self._tls: ssl.SSLContext | None = None
 
     def close(self) -> None:
-        self._any.close()
-        self._public.close()
+        with self._lock:
+            for adapter in self._adapters.values():
+                adapter.close()
 
     def exchange(
         self,
@@ -137,7 +140,7 @@ class Transport:
         }
         proxies = self._proxies(origin)
         # A proxy resolves names by itself, so there is no address of ours to check.
-        adapter = self._public if public_only and not proxies else self._any
+        adapter = self._adapter(origin.scheme, guarded=public_only and not proxies)
         timeout = (self._settings.connect_timeout_s, timeout_s or self._settings.read_timeout_s)
         reader = body.open() if body is not None and body.size else None
         try:
@@ -157,6 +160,19 @@ class Transport:
         except OSError:
             return False
         return any(is_internal(address) for address in addresses)
+
+    def _adapter(self, scheme: str, *, guarded: bool) -> _Adapter:
+        """The pool for these connections, made when first needed: reading certificates takes a while."""
+        with self._lock:
+            found = self._adapters.get((scheme, guarded))
+            if found is None:
+                if scheme == "https" and self._tls is None:
+                    self._tls = _tls_context(self._settings)
+                found = _Adapter(
+                    self._tls if scheme == "https" else None, self._resolver if guarded else None
+                )
+                self._adapters[scheme, guarded] = found
+            return found
 
     def _proxies(self, origin: Origin) -> dict[str, str]:
         if origin.is_loopback or listed(origin, self._settings.no_proxy):
@@ -329,8 +345,8 @@ def _guarded(resolver: Resolver) -> dict[str, type[urllib3.HTTPConnectionPool]]:
 class _Adapter(requests.adapters.HTTPAdapter):
     """A connection pool with our trust store and piece size; guarded when a resolver is given."""
 
-    def __init__(self, settings: RegistrySettings, resolver: Resolver | None) -> None:
-        self._context = _tls_context(settings)
+    def __init__(self, tls: ssl.SSLContext | None, resolver: Resolver | None) -> None:
+        self._context = tls
         self._resolver = resolver
         super().__init__(pool_connections=16, pool_maxsize=16, max_retries=0)
 

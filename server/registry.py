@@ -20,11 +20,10 @@ import os
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import BinaryIO, ParamSpec, TypeVar
+from typing import Any, BinaryIO, ParamSpec, TypeVar
 from urllib.parse import quote
 
-import falcon.asgi
-from falcon.asgi import Request, Response
+from falcon.asgi import App, Request, Response
 
 from ..modelfile.errors import LadingError
 from ..oci.canonical import MAX_DOCUMENT_SIZE
@@ -61,16 +60,16 @@ def create_registry_app(
     read_only: bool = False,
     default_registry: str = DEFAULT_REGISTRY,
     default_namespace: str = DEFAULT_NAMESPACE,
-) -> falcon.asgi.App:
+) -> App[Any, Any]:
     """An application that is nothing but the registry."""
-    app = falcon.asgi.App()
+    app: App[Any, Any] = App()
     names = RegistryNames(default_registry, default_namespace)
     add_registry_routes(app, store, read_only=read_only, names=names)
     return app
 
 
 def add_registry_routes(
-    app: falcon.asgi.App, store: Store, *, read_only: bool = False, names: RegistryNames | None = None
+    app: App[Any, Any], store: Store, *, read_only: bool = False, names: RegistryNames | None = None
 ) -> None:
     """Adds the registry to an application, at ``/v2/``. `read_only` refuses every push."""
     registry = Registry(store, names or RegistryNames(), read_only=read_only)
@@ -110,8 +109,9 @@ class Registry:
         object.__setattr__(self, "uploads", IncomingUploads(self.store))
         object.__setattr__(self, "writers", WritersLease(self.store))
 
-    async def serve(self, req: Request, resp: Response, path: str | None = None) -> None:
+    async def serve(self, req: Request, resp: Response | None, path: str | None = None, **_: object) -> None:
         """Answers any request below ``/v2/``; errors in the shape of the specification."""
+        assert resp is not None  # only WebSocket sinks get none
         resp.set_header("Docker-Distribution-Api-Version", "registry/2.0")
         try:
             await self._dispatch(req, resp, path or "")
@@ -349,11 +349,16 @@ class _FileStream:
         self._position = first
         self._end = end
 
-    async def read(self, size: int = -1, /) -> bytes:
+    async def read(self, size: int | None = None, /) -> bytes:
+        """The next piece, of a size of our own: what is asked for suits small answers. Empty at the end."""
         wanted = min(PIECE, self._end - self._position)
         data = await _in_thread(os.pread, self._file.fileno(), wanted, self._position) if wanted else b""
         self._position += len(data)
         return data
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while piece := await self.read():
+            yield piece
 
     async def close(self) -> None:
         self._file.close()
