@@ -34,7 +34,7 @@ from .errors import BlobNotFound, SourceChanged
 from .gguf_check import check_adapter_fits, check_file, check_shards
 from .gguf_header import GgufHeader, GgufKind
 from .gguf_problem import BadGguf, Problem
-from .layer import Layer, Role
+from .layer import GGUF_ROLES, Layer, Role
 from .manifest import Manifest
 from .model import read_model
 from .progress import Progress, ProgressSink, ignore_progress
@@ -180,16 +180,19 @@ class _Builder:
         if self._base is not None:
             raise BuildError(instruction, f"there is a base model already: {self._base.name}")
         model = read_model(self._store, self._resolve_base(reference))
-        headers = tuple(
-            _checked(self._store.blob_path(layer.digest), f"{reference.display}, {layer.role}", layer.size)
-            for layer in model.weights
-        )
+        headers = {
+            layer.digest: _checked(
+                self._store.blob_path(layer.digest), f"{layer.role} of {reference.display}", layer.size
+            )
+            for layer in model.layers
+            if layer.role in GGUF_ROLES
+        }
         name = str(replace(reference, digest=None)) if reference.tag else reference.name
         self._base = Base(
             name=name,
             digest=model.manifest.digest,
             layers=model.layers,
-            weights=headers,
+            headers=headers,
             params=model.params(),
             renderer=model.renderer,
             parser=model.parser,

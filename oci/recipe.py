@@ -37,6 +37,7 @@ from .build_errors import BuildError
 from .canonical import canonical_json
 from .digest import Digest
 from .gguf_header import GgufHeader
+from .gguf_types import RECURRENT_ARCHITECTURES
 from .layer import Layer, Role
 from .parameter_count import format_parameter_count
 
@@ -102,16 +103,24 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
-    """What the base model brings. ``weights`` are the headers of its weights."""
+    """What the base model brings. ``headers`` has those of all its GGUF files."""
 
     name: str
     digest: Digest
     layers: tuple[Layer, ...]
-    weights: tuple[GgufHeader, ...]
+    headers: Mapping[Digest, GgufHeader]
     params: Mapping[str, Any]
     renderer: str | None = None
     parser: str | None = None
     requires: str | None = None
+
+    @property
+    def weights(self) -> tuple[GgufHeader, ...]:
+        """The headers of its weights, shards in order."""
+        return self.headers_of(Role.WEIGHTS)
+
+    def headers_of(self, role: Role) -> tuple[GgufHeader, ...]:
+        return tuple(self.headers[layer.digest] for layer in self.layers if layer.role is role)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +167,7 @@ def make_recipe(
         license=license_,
         params=params,
         descriptor=_descriptor(header, name, license_),
-        config=_config(header, headers, layers),
+        config=_config(headers, _projectors(parts, base)),
         annotations=_annotations(modelfile, base),
     )
 
@@ -389,21 +398,32 @@ def _descriptor(header: GgufHeader, name: str, license_: str | None) -> dict[str
     return descriptor
 
 
-def _config(
-    header: GgufHeader, headers: Sequence[GgufHeader], layers: Sequence[PlannedLayer]
-) -> dict[str, Any]:
-    has_image = any(layer.role is Role.PROJECTOR for layer in layers)
+def _config(headers: Sequence[GgufHeader], projectors: Sequence[GgufHeader]) -> dict[str, Any]:
+    header = headers[0]
     is_embedding = header.pooling_type is not None
     return {
-        "architecture": "transformer",
+        "architecture": "rnn" if header.architecture in RECURRENT_ARCHITECTURES else "transformer",
         "format": "gguf",
         "paramSize": format_parameter_count(sum(each.parameter_count for each in headers)),
         "quantization": header.file_type or "unknown",
         "capabilities": {
-            "inputTypes": ["text", "image"] if has_image else ["text"],
+            "inputTypes": ["text", *_media(projectors)],
             "outputTypes": ["embedding"] if is_embedding else ["text"],
         },
     }
+
+
+def _media(projectors: Sequence[GgufHeader]) -> list[str]:
+    """What a model takes beside text: what its projector encodes."""
+    encoders = {"image": "clip.has_vision_encoder", "audio": "clip.has_audio_encoder"}
+    return [
+        name for name, key in encoders.items() if any(each.metadata.get(key) is True for each in projectors)
+    ]
+
+
+def _projectors(parts: Sequence[GgufPart], base: Base | None) -> Sequence[GgufHeader]:
+    given = [part.header for part in parts if part.role is Role.PROJECTOR]
+    return given or (base.headers_of(Role.PROJECTOR) if base is not None else ())
 
 
 def _annotations(modelfile: Modelfile, base: Base | None) -> dict[str, str]:

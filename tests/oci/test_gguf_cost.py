@@ -31,8 +31,8 @@ from ggufmaker import (
     u32,
 )
 
-# Checks sys.argv[1]; prints processor seconds, growth of peak memory in bytes, and what was said. VmHWM, since
-# the ru_maxrss of a new process starts at that of its parent.
+# Checks sys.argv[1]; prints processor seconds, growth of peak memory in bytes, and what was said. By VmHWM,
+# since the ru_maxrss of a new process starts at that of its parent.
 _CHECK = """
 import json, re, sys, time
 from pathlib import Path
