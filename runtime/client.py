@@ -39,6 +39,7 @@ from .protocol import (
     Tokens,
     ToolCall,
 )
+from .request_check import check
 
 StreamEvent = Started | Text | Thinking | ToolCall | End
 """What `RunnerClient.generate` yields; `End` is the last."""
@@ -86,6 +87,7 @@ class RunnerClient:
 
         Raises: what `from_failure` makes of the runner's failures; RunnerLost.
         """
+        check(request)
         request_id, replies = self._open()
         finished = False
         try:

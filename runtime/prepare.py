@@ -7,7 +7,6 @@ elsewhere.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,14 +23,10 @@ from .options import Options
 from .output import AnswerReader
 from .protocol import Generate, Message, TemplateKind
 from .renderer import Renderer, RenderJob
+from .request_check import check
 from .slots import TokenArray
 from .thinking import ThinkingSplitter
 from .tool_calls import ToolCallParser
-
-_MAX_STOPS = 64
-_MAX_STOP = 1024
-_MAX_TOOLS = 512
-_MAX_TOP_LOGPROBS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +81,7 @@ class Preparer:
         splitter = self._splitter(request, text)
         constraint = None
         if request.format is not None:
-            closing = splitter.tags.closing if splitter else ""
-            constraint = await asyncio.to_thread(self._compiler.compile, request.format, closing)
+            constraint = await asyncio.to_thread(self._compiler.compile, request.format, splitter)
         reader = AnswerReader(
             request.options.stop,
             splitter,
@@ -145,16 +139,20 @@ class Preparer:
         self, request: Generate, messages: list[Message], text: str, tokens: list[int]
     ) -> tuple[str, list[int]]:
         """Drop as few of the oldest messages as make the rest fit: never a system message, never the last."""
-        low, high = 1, len(messages) - 1  # how many to drop; at `high` all but the last
+        # Templates insist on turns, so what is left begins with a user's, or is the last message alone.
+        starts = [i for i, message in enumerate(messages) if i and message.role == "user"]
+        starts = sorted({*starts, len(messages) - 1} - {0})
         best = text, tokens
+        low, high = 0, len(starts) - 1
         while low <= high:
             middle = (low + high) // 2
-            rest = [m for m in messages[:middle] if m.role == "system"] + messages[middle:]
-            attempt = await self._tokens(request, rest)
-            if len(attempt[1]) <= self._n_ctx or middle == len(messages) - 1:
-                best = attempt
-            if len(attempt[1]) <= self._n_ctx:
-                high = middle - 1
+            start = starts[middle]
+            rest = [m for m in messages[:start] if m.role == "system"] + messages[start:]
+            best = await self._tokens(request, rest)
+            if middle == low == high:
+                break
+            if len(best[1]) <= self._n_ctx:
+                high = middle
             else:
                 low = middle + 1
         return best
@@ -214,52 +212,6 @@ class Preparer:
         if not request.think or tags is None or request.raw:
             return None
         return ThinkingSplitter(tags, primed=text.rstrip().endswith(tags.opening))
-
-
-def check(request: Generate) -> None:
-    """Raises: BadRequest, Unsupported: what can be told without the model."""
-    if request.prompt is None and not request.messages:
-        raise BadRequest("reading the request: expected messages or a prompt")
-    if request.raw and request.prompt is None:
-        raise BadRequest("reading the request: raw needs a prompt")
-    if request.images or any(message.images for message in request.messages):
-        raise Unsupported("reading the request: this model does not take images")
-    if not 0 <= request.top_logprobs <= _MAX_TOP_LOGPROBS:
-        raise BadRequest(
-            f"reading top_logprobs: expected 0 to {_MAX_TOP_LOGPROBS}, got {request.top_logprobs}"
-        )
-    if len(request.tools) > _MAX_TOOLS:
-        raise BadRequest(f"reading tools: expected at most {_MAX_TOOLS}, got {len(request.tools)}")
-    _check_options(request.options)
-
-
-def _check_options(options: Options) -> None:
-    if len(options.stop) > _MAX_STOPS or any(len(stop) > _MAX_STOP for stop in options.stop):
-        raise BadRequest(
-            f"reading stop: expected at most {_MAX_STOPS} strings of at most {_MAX_STOP} characters"
-        )
-    numbers = {name: getattr(options, name) for name in _FINITE}
-    numbers["logit_bias"] = sum(bias for _, bias in options.logit_bias)
-    for name, value in numbers.items():
-        if not math.isfinite(value):
-            raise BadRequest(f"reading {name}: expected a number, got {value}")
-    if options.repeat_penalty <= 0:  # llama.cpp divides by it
-        raise BadRequest(f"reading repeat_penalty: expected more than 0, got {options.repeat_penalty:g}")
-    if options.mirostat not in (0, 1, 2):
-        raise BadRequest(f"reading mirostat: expected 0, 1 or 2, got {options.mirostat}")
-
-
-_FINITE = (
-    "temperature",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "repeat_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "mirostat_tau",
-    "mirostat_eta",
-)
 
 
 def _conversation(request: Generate) -> list[Message]:

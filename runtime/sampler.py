@@ -12,11 +12,15 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Sequence
+from typing import Any
 
 import llama_cpp
 
 from .llama import LlamaContext, LlamaVocab
 from .options import Options
+
+SamplerPointer = Any
+"""llama.cpp's pointer to a sampler: a ctypes pointer object, which no type names."""
 
 _MIROSTAT_M = 100
 _MAX_BIAS = 100.0
@@ -36,7 +40,7 @@ class Sampler:
     def close(self) -> None:
         if self._chain:
             llama_cpp.llama_sampler_free(self._chain)
-            self._chain = 0
+            self._chain = None
 
     def sample(self, context: LlamaContext, index: int) -> int:
         """The token that follows batch position ``index``; it counts for penalties from now on."""
@@ -54,9 +58,9 @@ class Sampler:
         neutral = o.repeat_penalty == 1.0 and o.frequency_penalty == 0.0 and o.presence_penalty == 0.0
         return self._window > 0 and not neutral
 
-    def _samplers(self, vocab: LlamaVocab) -> list[int]:
+    def _samplers(self, vocab: LlamaVocab) -> list[SamplerPointer]:
         o = self._options
-        chain: list[int] = []
+        chain: list[SamplerPointer] = []
         biases = [*o.logit_bias, *((token, -math.inf) for token in vocab.suppressed())]
         if biases:
             chain.append(_bias(biases, vocab.size))
@@ -82,22 +86,20 @@ class Sampler:
         chain.append(llama_cpp.llama_sampler_init_dist(self.seed))
         return chain
 
-    def _mirostat(self, n_vocab: int) -> int:
+    def _mirostat(self, n_vocab: int) -> SamplerPointer:
         o = self._options
         if o.mirostat == 1:
-            return int(
-                llama_cpp.llama_sampler_init_mirostat(
-                    n_vocab, self.seed, o.mirostat_tau, o.mirostat_eta, _MIROSTAT_M
-                )
+            return llama_cpp.llama_sampler_init_mirostat(
+                n_vocab, self.seed, o.mirostat_tau, o.mirostat_eta, _MIROSTAT_M
             )
-        return int(llama_cpp.llama_sampler_init_mirostat_v2(self.seed, o.mirostat_tau, o.mirostat_eta))
+        return llama_cpp.llama_sampler_init_mirostat_v2(self.seed, o.mirostat_tau, o.mirostat_eta)
 
 
-def _bias(biases: Sequence[tuple[int, float]], n_vocab: int) -> int:
+def _bias(biases: Sequence[tuple[int, float]], n_vocab: int) -> SamplerPointer:
     """-100 and below bans a token, as OpenAI's documentation promises; ids outside the vocabulary have no
     effect."""
     known = [(token, bias) for token, bias in biases if 0 <= token < n_vocab]
     array = (llama_cpp.llama_logit_bias * len(known))()
     for entry, (token, bias) in zip(array, known, strict=True):
         entry.token, entry.bias = token, -math.inf if bias <= -_MAX_BIAS else bias
-    return int(llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(known), array))  # copies the array
+    return llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(known), array)  # copies the array
