@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -20,7 +20,7 @@ from .disk import open_regular, sync_folder, translating
 from .errors import StoreCorrupt
 from .graph import Unreadable, walk
 from .hashing import hash_file
-from .index import Entry, Tags
+from .index import Entry, TagIndex, Tags
 from .layout import StoreLayout
 from .lock import locked
 from .progress import Progress, ProgressSink
@@ -35,6 +35,7 @@ class ProblemKind(StrEnum):
     BAD_MANIFEST = "bad-manifest"
     UNKNOWN_FILE = "unknown-file"
     DAMAGED_INDEX = "damaged-index"
+    CHANGED_INDEX = "changed-index"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,35 +79,68 @@ class _Findings:
     read: int = 0
 
 
-def check(
-    layout: StoreLayout, read_tags: Callable[[], Tags], *, repair: bool, progress: ProgressSink
-) -> FsckReport:
-    """Read everything and report all that is wrong. ``repair`` moves damaged and unknown files to quarantine.
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """All that a tag needs, as far as it can be known; ``unreadable`` is where that ended."""
+
+    model: str
+    nodes: tuple[Descriptor, ...]
+    unreadable: Unreadable | None
+
+
+def check(layout: StoreLayout, index: TagIndex, *, repair: bool, progress: ProgressSink) -> FsckReport:
+    """Read everything and report all that is wrong. ``repair`` moves damaged and unknown files to quarantine
+    and accepts ``index.json`` as it is.
 
     Tags are never removed: a model whose blob is gone is healed by pulling it again.
 
     Raises: StoreFailure where the store cannot be read or, to repair, written.
     """
     found = _read_blobs(layout, progress)
-    problems: list[FsckProblem] = []
-    try:
-        tags = read_tags()
-    except StoreCorrupt as error:
-        tags = Tags((), ())
-        remedy = "restore index.json from a backup, or remove it and pull the models again"
-        problems.append(FsckProblem(ProblemKind.DAMAGED_INDEX, "index.json", error.message, remedy=remedy))
-    problems += [
-        FsckProblem(
-            ProblemKind.DAMAGED_INDEX, "index.json", text, remedy="remove the entry from index.json by hand"
-        )
-        for text in tags.damaged
-    ]
-    problems += _broken_tags(layout, tags, found)
-    problems += _stray_files(layout, tags, found)
-    quarantined = _quarantine(layout, found) if repair else ()
+    tags, problems = _read_index(index)
+    trees = [_plant(layout, entry) for entry in tags.entries]
+    problems += _broken_models(layout, trees, found)
+    problems += _stray_files(layout, trees, found)
+    quarantined: tuple[Path, ...] = ()
+    if repair and problems:
+        with locked(layout.lock, "exclusive"):
+            quarantined = _quarantine(layout, found)
+            if any(problem.kind is ProblemKind.CHANGED_INDEX for problem in problems):
+                index.accept()
     return FsckReport(
         tuple(problems), len(found.sizes) + len(found.bad), found.read, len(tags.entries), quarantined
     )
+
+
+def _read_index(index: TagIndex) -> tuple[Tags, list[FsckProblem]]:
+    try:
+        tags = index.read()
+        changed = index.verify()
+    except StoreCorrupt as error:
+        remedy = "restore index.json from a backup, or remove it and pull the models again"
+        return Tags((), ()), [
+            FsckProblem(ProblemKind.DAMAGED_INDEX, "index.json", error.message, remedy=remedy)
+        ]
+    remedy = "remove the entry from index.json by hand, then pull the model again"
+    problems = [
+        FsckProblem(ProblemKind.DAMAGED_INDEX, "index.json", text, remedy=remedy) for text in tags.damaged
+    ]
+    if changed is not None:
+        detail = f"{changed}: the file is damaged, or another program wrote it"
+        remedy = "compare lading ls with what should be there; lading fsck --repair accepts the file as it is"
+        problems.append(FsckProblem(ProblemKind.CHANGED_INDEX, "index.json", detail, remedy=remedy))
+    return tags, problems
+
+
+def _plant(layout: StoreLayout, entry: Entry) -> _Tree:
+    model = entry.reference.display if entry.reference is not None else str(entry.descriptor.digest)
+    nodes: list[Descriptor] = []
+    try:
+        for node in walk(layout, entry.descriptor):
+            nodes.append(node)  # one by one: what came before an error counts
+    except Unreadable as error:
+        return _Tree(model, tuple(nodes), error)
+    return _Tree(model, tuple(nodes), None)
 
 
 def _read_blobs(layout: StoreLayout, progress: ProgressSink) -> _Findings:
@@ -153,47 +187,36 @@ def _read_blob(path: Path, digest: Digest, found: _Findings) -> None:
         os.close(fd)
 
 
-def _broken_tags(layout: StoreLayout, tags: Tags, found: _Findings) -> Iterator[FsckProblem]:
-    """One problem for each piece of content that a tag needs and does not have, with all its models."""
+def _broken_models(layout: StoreLayout, trees: list[_Tree], found: _Findings) -> Iterator[FsckProblem]:
+    """One problem for each piece of content that models need and do not have, with all those models."""
     wrong: dict[tuple[ProblemKind, str, str], list[str]] = {}
-    for entry in tags.entries:
-        for kind, descriptor, detail in _broken(layout, entry, found):
-            models = wrong.setdefault((kind, str(descriptor.digest), detail), [])
-            models.append(_name(entry))
+    for tree in trees:
+        for kind, digest, detail in _broken(layout, tree, found):
+            models = wrong.setdefault((kind, str(digest), detail), [])
+            if tree.model not in models:
+                models.append(tree.model)
     for (kind, subject, detail), models in wrong.items():
-        again = " and ".join(f"lading pull {model}" for model in models[:3])
-        yield FsckProblem(kind, subject, detail, tuple(models), remedy=f"{again}, or create it again")
+        again = ", ".join(f"lading pull {model}" for model in models[:3])
+        yield FsckProblem(kind, subject, detail, tuple(models), remedy=f"{again}; or create it again")
 
 
-def _broken(
-    layout: StoreLayout, entry: Entry, found: _Findings
-) -> Iterator[tuple[ProblemKind, Descriptor, str]]:
-    try:
-        for descriptor in walk(layout, entry.descriptor):
-            if descriptor.digest in found.bad:
-                yield ProblemKind.CORRUPT_BLOB, descriptor, found.bad[descriptor.digest]
-            elif descriptor.digest not in found.sizes and not layout.blob(descriptor.digest).exists():
-                yield (
-                    ProblemKind.MISSING_BLOB,
-                    descriptor,
-                    f"it is not in the store ({descriptor.media_type})",
-                )
-            else:
-                size = found.sizes.get(descriptor.digest, descriptor.size)
-                if size != descriptor.size:
-                    detail = f"the manifest says {descriptor.size} bytes, the blob has {size}"
-                    yield ProblemKind.WRONG_SIZE, descriptor, detail
-    except Unreadable as error:
-        digest = error.descriptor.digest
-        if digest not in found.bad and digest in found.sizes and found.sizes[digest] == error.descriptor.size:
-            yield ProblemKind.BAD_MANIFEST, error.descriptor, error.cause.message
+def _broken(layout: StoreLayout, tree: _Tree, found: _Findings) -> Iterator[tuple[ProblemKind, Digest, str]]:
+    for node in tree.nodes:
+        size = found.sizes.get(node.digest)
+        if node.digest in found.bad:
+            yield ProblemKind.CORRUPT_BLOB, node.digest, found.bad[node.digest]
+        elif size is not None and size != node.size:
+            detail = f"the manifest says {node.size} bytes, the blob has {size}"
+            yield ProblemKind.WRONG_SIZE, node.digest, detail
+        elif size is None and not layout.blob(node.digest).exists():  # else it came after the reading
+            yield ProblemKind.MISSING_BLOB, node.digest, f"it is not in the store ({node.media_type})"
+        elif tree.unreadable is not None and node is tree.unreadable.descriptor:
+            yield ProblemKind.BAD_MANIFEST, node.digest, tree.unreadable.cause.message
 
 
-def _stray_files(layout: StoreLayout, tags: Tags, found: _Findings) -> Iterator[FsckProblem]:
-    """Damaged blobs that no tag could be found to need, and files that are no blobs."""
-    needed: set[Digest] = set()
-    for entry in tags.entries:
-        needed.update(_reachable(layout, entry.descriptor))
+def _stray_files(layout: StoreLayout, trees: list[_Tree], found: _Findings) -> Iterator[FsckProblem]:
+    """Damaged blobs that no model is known to need, and files that are no blobs."""
+    needed = {node.digest for tree in trees for node in tree.nodes}
     for digest, detail in found.bad.items():
         if digest not in needed:
             yield FsckProblem(
@@ -211,32 +234,19 @@ def _stray_files(layout: StoreLayout, tags: Tags, found: _Findings) -> Iterator[
         )
 
 
-def _reachable(layout: StoreLayout, root: Descriptor) -> Iterator[Digest]:
-    try:
-        for descriptor in walk(layout, root):
-            yield descriptor.digest
-    except Unreadable:
-        return
-
-
 def _quarantine(layout: StoreLayout, found: _Findings) -> tuple[Path, ...]:
-    """Move each suspect away, unless it was replaced since it was read."""
+    """Move each suspect away, unless it was replaced since it was read. Under the exclusive lock."""
     moved: list[Path] = []
     with translating("moving to quarantine in", layout.root):
         layout.quarantine.mkdir(exist_ok=True)
-        with locked(layout.lock, "exclusive"):
-            for path, identity in found.suspects:
-                try:
-                    facts = path.lstat()
-                except FileNotFoundError:
-                    continue
-                if (facts.st_dev, facts.st_ino) == identity:
-                    target = layout.quarantine / f"{path.parent.name}-{path.name}-{secrets.token_hex(4)}"
-                    path.rename(target)
-                    moved.append(target)
-                    sync_folder(path.parent)
+        for path, identity in found.suspects:
+            try:
+                facts = path.lstat()
+            except FileNotFoundError:
+                continue
+            if (facts.st_dev, facts.st_ino) == identity:
+                target = layout.quarantine / f"{path.parent.name}-{path.name}-{secrets.token_hex(4)}"
+                path.rename(target)
+                moved.append(target)
+                sync_folder(path.parent)
     return tuple(moved)
-
-
-def _name(entry: Entry) -> str:
-    return entry.reference.display if entry.reference is not None else str(entry.descriptor.digest)

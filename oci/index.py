@@ -5,6 +5,8 @@ An entry is a descriptor with the full reference in ``org.opencontainers.image.r
 in an annotation of ours. Entries of other programs are kept as they are: one whose name reads as a
 reference is a tag like any other, one without name keeps its content alive.
 
+A checksum over all entries lets ``fsck`` notice damage that still reads as an index.
+
 Readers take no lock: the file is replaced in one step. Writers hold the store's exclusive lock.
 """
 
@@ -17,10 +19,11 @@ from typing import Any
 
 from .canonical import canonical_json, strict_json
 from .descriptor import Descriptor
+from .digest import Digest
 from .disk import open_regular, replace_durably, translating
 from .errors import BadJson, BadManifest, BadReference, StoreCorrupt
 from .layout import StoreLayout
-from .media_type import MODIFIED, OCI_INDEX, REF_NAME
+from .media_type import CHECKSUM, MODIFIED, OCI_INDEX, REF_NAME
 from .reference import Reference
 
 _LIMIT = 64 << 20
@@ -126,6 +129,26 @@ class TagIndex:
         """Write an index without entries. Raises: DiskFull, StoreFailure."""
         self._write({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []})
 
+    def verify(self) -> str | None:
+        """What is wrong with the checksum of the file; None if it is right, or if there need be none.
+
+        Raises: StoreCorrupt, StoreFailure.
+        """
+        document = self._document()
+        annotations = document.get("annotations")
+        written = annotations.get(CHECKSUM) if isinstance(annotations, dict) else None
+        if written is None:
+            # A layout of another program has none; in a store of ours it was there.
+            return "its checksum is gone" if self._layout.version.exists() else None
+        return None if written == _checksum(document) else "its checksum does not match"
+
+    def accept(self) -> None:
+        """Give the file as it is a right checksum. The caller holds the exclusive lock.
+
+        Raises: StoreCorrupt, DiskFull, StoreFailure.
+        """
+        self._write(self._document())
+
     def _document(self) -> dict[str, Any]:
         path = self._layout.index
         with translating("reading", path), os.fdopen(open_regular(path, follow_links=False), "rb") as file:
@@ -140,8 +163,18 @@ class TagIndex:
 
     def _write(self, document: dict[str, Any]) -> None:
         path = self._layout.index
+        annotations = document.get("annotations")
+        notes = annotations if isinstance(annotations, dict) else {}
+        document = document | {"annotations": notes | {CHECKSUM: _checksum(document)}}
         with translating("writing", path):
             replace_durably(path, canonical_json(document), scratch=self._layout.ingest)
+
+
+def _checksum(document: dict[str, Any]) -> str:
+    annotations = document.get("annotations")
+    notes = annotations if isinstance(annotations, dict) else {}
+    notes = {key: text for key, text in notes.items() if key != CHECKSUM}
+    return str(Digest.of(canonical_json(document | {"annotations": notes})))
 
 
 def _read_entry(descriptor: Descriptor) -> Entry:

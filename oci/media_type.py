@@ -26,5 +26,8 @@ CREATED = "org.opencontainers.image.created"
 VENDOR = "org.lading."
 """The prefix of every annotation that is ours."""
 
+CHECKSUM = VENDOR + "checksum"
+"""On a store's ``index.json`` itself: the digest of its canonical form without this annotation."""
+
 MODIFIED = VENDOR + "modified"
 """On an entry of a store's ``index.json``: when the tag was last set, RFC 3339 in UTC."""

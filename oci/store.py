@@ -311,8 +311,10 @@ class Store:
             return sweep(self._layout, self._index.read(), policy or SweepPolicy(), dry_run=dry_run)
 
     def fsck(self, *, repair: bool = False, progress: ProgressSink = ignore_progress) -> FsckReport:
-        """Read everything and tell all that is wrong. ``repair`` moves damaged files to ``quarantine/``."""
-        return check(self._layout, self._index.read, repair=repair, progress=progress)
+        """Read everything and tell all that is wrong. ``repair`` moves damaged files to ``quarantine/`` and
+        accepts ``index.json`` as it is; the report is of before.
+        """
+        return check(self._layout, self._index, repair=repair, progress=progress)
 
     # Helpers
 
