@@ -14,7 +14,7 @@ import msgspec
 from .options import Options
 from .protocol import Message
 
-Verb = Literal["chat", "generate", "embed"]
+Verb = Literal["chat", "generate", "embed", "load"]
 
 
 class Details(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +56,7 @@ class Acquire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     needs: tuple[str, ...] = ()
     """Capabilities without which the request is refused before anything is loaded."""
     verb: Verb = "generate"
-    """What it is for; only for the words of a refusal."""
+    """What it is for. After ``load``, no request is to be expected."""
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -191,7 +191,9 @@ class Inference:
     ) -> Loaded:
         """Load the model, generate nothing."""
         started = time.monotonic_ns()
-        grant = await self._keeper.acquire(Acquire(model=model, options=dict(options), keep_alive=keep_alive))
+        grant = await self._keeper.acquire(
+            Acquire(model=model, options=dict(options), keep_alive=keep_alive, verb="load")
+        )
         return Loaded(
             total_duration_ns=time.monotonic_ns() - started, load_duration_ns=grant.load_duration_ns
         )

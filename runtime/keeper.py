@@ -52,7 +52,9 @@ class Keeper:
         _require_capabilities(request, model)
         options = resolve_options(model.params, request.options)
         plan = LoadPlan(facts=model.facts, files=model.files, options=options, settings=self._settings)
-        slot = self._pool.acquire(plan, keep_alive_s=request.keep_alive)
+        slot = self._pool.acquire(
+            plan, keep_alive_s=request.keep_alive, expects_request=request.verb != "load"
+        )
         return Grant(
             socket_path=slot.process.spec.socket_path,
             facts=model.facts,

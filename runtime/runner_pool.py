@@ -43,6 +43,8 @@ _SETTLE_S = 0.25
 POLL_S = 1.0
 
 _FAST_POLL_S = 0.1
+_FRESH_S = 0.5
+"""How old what is known of a runner may be when one is chosen to make room."""
 _PROBE_TIMEOUT_S = 2.0
 _CRASHES = 3
 _CRASH_WINDOW_S = 60.0
@@ -74,6 +76,7 @@ class Slot:
     failure: LadingError | None = None
     ready: Ready | None = None
     status: RunnerStatus | None = None
+    asked_at: float = 0.0
     answered_at: float = 0.0
     expected: int = 0
     """`RunnerStatus.requests` once every grant has been used."""
@@ -115,18 +118,22 @@ class RunnerPool:
     def __init__(self, settings: RuntimeSettings, sockets: SocketDir) -> None:
         self._settings = settings
         self._sockets = sockets
-        self._lock = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)  # callers wait here for a slot to change
+        self._hurry = threading.Condition(self._lock)  # the monitor waits here for its next look
         self._slots: dict[str, Slot] = {}
         self._crashes: dict[str, deque[_Crash]] = {}
         self._waiting = 0
+        self._look_now = False
         self._closed = False
         self._monitor = threading.Thread(target=self._watch, name="keeper-monitor", daemon=True)
         self._monitor.start()
 
     # For callers
 
-    def acquire(self, plan: LoadPlan, *, keep_alive_s: float | None) -> Slot:
-        """A slot that is READY and kept for a grace; loads, waits and makes room as needed.
+    def acquire(self, plan: LoadPlan, *, keep_alive_s: float | None, expects_request: bool = True) -> Slot:
+        """A slot that is READY, and kept for a grace where a request is to follow; loads, waits and makes
+        room as needed.
 
         Raises: DoesNotFit, before anything was loaded or unloaded; Quarantined; QueueFull; LoadTimedOut;
             ShuttingDown; RunnerLost where the runner died while loading; else what the runner refused it for.
@@ -138,11 +145,11 @@ class RunnerPool:
                     self._load(slot)
                 with self._lock:
                     while slot.state is SlotState.LOADING:
-                        self._lock.wait()
+                        self._changed.wait()
                     if slot.failure is not None:
                         raise copy.copy(slot.failure)
                     if slot.state is SlotState.READY:
-                        return self._grant(slot, plan, keep_alive_s)
+                        return self._grant(slot, plan, keep_alive_s, expects_request)
 
     def unload(self, key: str) -> bool:
         """Let the runner go as soon as it is idle; False where there is none. Does not wait."""
@@ -154,7 +161,7 @@ class RunnerPool:
                 slot.keep_alive_s = 0.0  # whoever waits for it still gets it
             else:
                 slot.state = SlotState.DRAINING
-            self._lock.notify_all()
+            self._hurry.notify_all()
             return True
 
     def slots(self) -> list[Slot]:
@@ -167,7 +174,8 @@ class RunnerPool:
         with self._lock:
             self._closed = True
             slots = list(self._slots.values())
-            self._lock.notify_all()
+            self._changed.notify_all()
+            self._hurry.notify_all()
         for slot in slots:
             slot.process.stop()
         deadline = time.monotonic() + timeout_s
@@ -208,8 +216,8 @@ class RunnerPool:
                         return slot, False
                     if slot.state is SlotState.READY:
                         slot.state = SlotState.DRAINING
-                        self._lock.notify_all()
-                self._lock.wait(POLL_S)
+                        self._hurry.notify_all()
+                self._changed.wait(POLL_S)
 
     def _add(self, plan: LoadPlan, n_parallel: int, keep_alive_s: float | None) -> Slot:
         socket_path = str(self._sockets.new_socket())
@@ -241,7 +249,7 @@ class RunnerPool:
             with self._lock:
                 slot.failure = error
                 slot.state = SlotState.STOPPING
-                self._lock.notify_all()
+                self._changed.notify_all()
             log.warning("%s", error)
             return
         with self._lock:
@@ -250,19 +258,18 @@ class RunnerPool:
             slot.answered_at = slot.used_at = now
             if slot.state is SlotState.LOADING:
                 slot.state = SlotState.READY
-            self._lock.notify_all()
+            self._changed.notify_all()
         log.info("loaded %s in %.2f s, %d at once", slot.plan.name, now - started, slot.n_parallel)
 
-    def _grant(self, slot: Slot, plan: LoadPlan, keep_alive_s: float | None) -> Slot:
+    def _grant(self, slot: Slot, plan: LoadPlan, keep_alive_s: float | None, expects_request: bool) -> Slot:
         now = time.monotonic()
         seen = slot.status.requests if slot.status else 0
         unused = now - slot.granted_at <= slot.grace_s  # else those that were granted will not come any more
-        slot.expected = max(slot.expected if unused else 0, seen) + 1
+        slot.expected = max(slot.expected if unused else 0, seen) + expects_request
         slot.granted_at = slot.used_at = now
         slot.names.add(plan.name)
         if keep_alive_s is not None:
             slot.keep_alive_s = keep_alive_s
-        self._lock.notify_all()
         return slot
 
     # Room
@@ -293,11 +300,15 @@ class RunnerPool:
         """Let one go: the idle one with the shortest keep-alive, else the busy one, once it is idle."""
         now = time.monotonic()
         candidates = [slot for slot in slots if slot.state is SlotState.READY]
+        if any(now - slot.asked_at > _FRESH_S for slot in candidates):
+            self._look_now = True  # who is idle must be known as of now; the caller comes back
+            self._hurry.notify_all()
+            return
         candidates.sort(key=lambda slot: (not slot.is_idle(now), slot.keep_alive_s, slot.used_at))
         if candidates:
             candidates[0].state = SlotState.DRAINING
             log.info("making room: stopping %s", candidates[0].plan.name)
-            self._lock.notify_all()
+            self._hurry.notify_all()
 
     def _memory(self) -> tuple[int, int]:
         """Bytes that our runners could have in all, and what of it is not committed to any yet."""
@@ -336,7 +347,7 @@ class RunnerPool:
             if slot.state is SlotState.LOADING:
                 slot.failure = process.lost()
             slot.state = SlotState.STOPPING
-            self._lock.notify_all()
+            self._changed.notify_all()
         slot.probe.close()
 
     # The monitor
@@ -344,9 +355,10 @@ class RunnerPool:
     def _watch(self) -> None:
         while True:
             with self._lock:
-                self._lock.wait(self._pause())
+                self._hurry.wait(self._pause())
                 if self._closed:
                     return
+                self._look_now = False
                 watched = [
                     s for s in self._slots.values() if s.state in (SlotState.READY, SlotState.DRAINING)
                 ]
@@ -357,12 +369,15 @@ class RunnerPool:
                 gone = [slot for slot in watched if self._may_go(slot, now)]
                 for slot in gone:
                     slot.state = SlotState.STOPPING
+                self._changed.notify_all()
             for slot in gone:
                 log.info("stopping %s", slot.plan.name)
                 slot.process.stop()
 
     def _pause(self) -> float:
         """Seconds until the next look: soon where somebody waits for a runner to go."""
+        if self._look_now:
+            return 0.0
         now = time.monotonic()
         soon = any(
             slot.state is SlotState.DRAINING
@@ -373,6 +388,7 @@ class RunnerPool:
         return _FAST_POLL_S if soon else POLL_S
 
     def _ask(self, slot: Slot) -> None:
+        slot.asked_at = time.monotonic()
         try:
             status = slot.probe.ask()
         except RunnerLost:

@@ -186,7 +186,7 @@ class RunnerProcess:
             if isinstance(message, Ready):
                 self.ready = message
             elif isinstance(message, LoadFailed):
-                self._failure = _named(self.name, from_failure(message))
+                self._failure = _refusal(self.name, self.spec, message)
             self._changed.notify_all()
 
     def _fail(self, error: LadingError) -> None:
@@ -290,8 +290,15 @@ def _how(status: int, *, oom: bool) -> str:
     return f"killed by {name}: out of memory" if oom and status == -signal.SIGKILL else f"killed by {name}"
 
 
-def _named(name: str, error: LadingError) -> LadingError:
-    """The runner's error with the model's name in front, where it is not there."""
-    if not error.message.startswith("loading "):
-        error.args = (f"loading {name}: {error.message}",)
+def _refusal(name: str, spec: LoadSpec, failed: LoadFailed) -> LadingError:
+    """The runner's refusal for people: the model's name in place of files, and llama.cpp's first reason."""
+    marker = "error loading model: "
+    reason = next((line.partition(marker)[2] for line in failed.log if marker in line), "")
+    error = from_failure(failed)
+    message = f"llama.cpp refuses the file: {reason}" if reason else error.message
+    for path in (*spec.weights, spec.projector, *(adapter.path for adapter in spec.adapters)):
+        message = message.replace(path, name) if path else message
+    if not message.startswith(("loading ", "preparing ")):
+        message = f"loading {name}: {message}"
+    error.args = (message,)
     return error
