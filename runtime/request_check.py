@@ -1,5 +1,5 @@
-"""What can be told of a generation request without its model. Done by the client, so that no other request on its
-connection suffers, and again by the runner, which trusts nobody.
+"""What can be told of a generation request without its model. Done by the client, so that no other request on
+its connection suffers, and again by the runner, which trusts nobody.
 """
 
 from __future__ import annotations

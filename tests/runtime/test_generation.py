@@ -305,16 +305,16 @@ def test_formats_that_crash_llama_cpp_do_not(runner: LiveRunner, form: dict[str,
 
 
 def test_a_seed_repeats_an_answer_whatever_else_runs(runner: LiveRunner) -> None:
-    seeded = chat(
-        "Tell me a story.", options=Options(temperature=3.0, top_k=0, top_p=1.0, seed=7, num_predict=40)
-    )
-    other = chat(
-        "Tell me a story.", options=Options(temperature=3.0, top_k=0, top_p=1.0, seed=8, num_predict=40)
-    )
-    alone = run(runner, seeded).text
-    assert run(runner, seeded).text == alone
-    assert run(runner, other).text != alone
-    assert run(runner, seeded, count_to(20), count_to(9))[0].text == alone
+    def question(seed: int) -> Generate:
+        """What a user may ask: the model has seen many."""
+        return Generate(
+            id=0, prompt="<|im_start|>user\n", raw=True, options=Options(seed=seed, num_predict=12)
+        )
+
+    alone = [run(runner, question(seed)).text for seed in range(6)]
+    assert len(set(alone)) > 2
+    together = run(runner, *(question(seed) for seed in range(6)), count_to(20), count_to(9))
+    assert [answer.text for answer in together[:6]] == alone
 
 
 def test_logit_bias_bans_and_forces(runner: LiveRunner) -> None:
@@ -402,7 +402,8 @@ def test_a_generating_model_makes_no_embeddings(runner: LiveRunner) -> None:
 
 HOSTILE = {
     "endless loop": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-    "much memory": "{% set n = namespace(s='x') %}{% for i in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+    "much memory": "{% set n = namespace(s='x') %}"
+    "{% for i in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
     "much output": "{% for i in range(99999) %}{{ 'x' * 1000 }}{% endfor %}",
     "raises": "{{ raise_exception('no system messages, please') }}",
     "syntax": "{% if %}",
