@@ -178,8 +178,10 @@ class Ingest:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             return os.open(self.path, flags, 0o600)
-        except PermissionError:  # a commit was killed between making the file read-only and the rename
-            self.path.chmod(0o600)
+        except PermissionError:
+            if not self.path.exists():
+                raise
+            self.path.chmod(0o600)  # a commit was killed between making the file read-only and the rename
             return os.open(self.path, flags, 0o600)
 
     def _open_locked(self, wait_s: float | None) -> int:
