@@ -1,5 +1,5 @@
-"""What the ``lading`` command runs. It only makes an early Ctrl-C quiet: importing the rest takes a tenth of a
-second, in which an interruption would otherwise print a traceback."""
+"""What the ``lading`` command runs. It only makes an early Ctrl-C quiet: importing the rest takes a tenth of
+a second, in which an interruption would otherwise print a traceback."""
 
 from __future__ import annotations
 
