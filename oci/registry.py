@@ -56,7 +56,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
         settings: RegistrySettings | None = None,
         credentials: Credentials | None = None,
         *,
-        sleep: Sleep = time.sleep,
+        sleep: Sleep | None = None,
     ) -> None:
         super().__init__()
         self.session.close()  # type: ignore[has-type]  # the base class's, not yet ours
@@ -64,7 +64,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
         self.auth = _NoAuth()
         self.settings = settings or RegistrySettings()
         self._sleep = sleep
-        self._requester = Requester(self.settings, credentials or NoCredentials(), sleep=sleep)
+        self._requester = Requester(self.settings, credentials or NoCredentials(), sleep=sleep or time.sleep)
         self._lock = threading.Lock()
         self._origins: dict[str, Origin] = {}
 
@@ -83,7 +83,8 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
     def repository(
         self, reference: Reference, *, writes: bool = False, sleep: Sleep | None = None
     ) -> Repository:
-        """The repository that a reference is in; `writes`, to push to it; `sleep` in place of the client's.
+        """The repository that a reference is in; `writes`, to push to it; `sleep`, how to wait between
+        attempts where the client was not told.
 
         Asks the registry nothing, unless it may be spoken to without TLS: then, once, which it is.
         Raises: RegistryUnreachable.
@@ -95,9 +96,9 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
             origin=self.origin(reference.registry),
             name=name,
             writes=writes,
-            requester=self._requester if sleep is None else self._requester.sleeping(sleep),
+            requester=self._requester.sleeping(self._sleep or sleep or time.sleep),
             settings=self.settings,
-            sleep=sleep or self._sleep,
+            sleep=self._sleep or sleep or time.sleep,
         )
 
     def origin(self, registry: str) -> Origin:
