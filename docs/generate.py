@@ -20,6 +20,8 @@ from lading.cli.main import create_app
 from lading.cli.settings import SETTINGS
 from lading.modelfile.linter import RULES
 from lading.modelfile.parameters import PARAMETERS
+from lading.oci.layer import Role
+from lading.oci.modelpack import FIXED_PATHS, media_type_of
 
 DOCS = Path(__file__).parent
 PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md"]
@@ -92,7 +94,37 @@ def commands() -> str:
     return table(("command", "does"), rows)
 
 
+def roles() -> str:
+    """The kinds of layers, where they lie in the artifact, and their media types."""
+    made_by = {
+        Role.WEIGHTS: "`FROM`",
+        Role.PROJECTOR: "`FROM` of a projector",
+        Role.ADAPTER: "`ADAPTER`",
+        Role.DRAFT: "`DRAFT`",
+        Role.TEMPLATE_GO: "`TEMPLATE`",
+        Role.TEMPLATE_JINJA: "a base model that has one",
+        Role.SYSTEM: "`SYSTEM`",
+        Role.PARAMS: "`PARAMETER`",
+        Role.MESSAGES: "`MESSAGE`",
+        Role.LICENSE: "`LICENSE`",
+        Role.README: "`COPY`",
+        Role.DOC: "`COPY`",
+        Role.MODELFILE: "the Modelfile, local paths replaced by digests",
+    }
+    rows = (
+        (
+            f"`{role}`",
+            f"`{path}`" if (path := FIXED_PATHS.get(role)) else "its own name",
+            f"`{media_type_of(role)}`",
+            origin,
+        )
+        for role, origin in made_by.items()
+    )
+    return table(("role", "path", "media type", "made by"), rows)
+
+
 GENERATORS = {
+    "roles": roles,
     "parameters": parameters,
     "lint-rules": lint_rules,
     "settings": settings,
