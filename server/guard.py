@@ -85,6 +85,8 @@ class Guard:
             await _answer_preflight(headers, send)
         elif not self._hosts.allows(_text(host)):
             await _refuse(send)
+        elif scope["path"].startswith("//"):
+            await _empty(send, 404, [])  # not a way around rules that go by path
         else:
             await self._app(scope, receive, send)
 

@@ -26,6 +26,7 @@ from ..runtime.inference import Inference
 from ..runtime.socket_dir import SocketDir
 from . import keeper_app
 from .app import create_app
+from .body_limit import BodyLimit
 from .catalogue import Catalogue
 from .guard import Application, Guard
 from .keeper_client import KeeperClient
@@ -224,7 +225,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
 def _guarded(app: Any, settings: ServerSettings) -> Application:
     return Guard(
-        app,
+        BodyLimit(app, settings.limits.body),
         hosts=HostRules.of(settings.host, settings.allowed_hosts),
         origins=OriginRules(settings.origins),
         access_log=settings.access_log,

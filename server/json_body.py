@@ -21,7 +21,9 @@ import msgspec
 from .errors import BadBody, BodyTooLarge, MissingBody
 
 MAX_BODY = 32 * 1024 * 1024
-"""Bytes of one JSON body; images travel inside it."""
+"""Bytes of one JSON body, where the settings say nothing else; images travel inside it."""
+BODY_LIMIT = "lading.body_limit"
+"""Where the request's scope holds the settings' limit."""
 MAX_DEPTH = 64
 
 _T = TypeVar("_T", bound=msgspec.Struct)
@@ -36,13 +38,17 @@ class BodySource(Protocol):
     @property
     def stream(self) -> Any: ...
 
+    @property
+    def scope(self) -> Mapping[str, Any]: ...
 
-async def read_body(req: BodySource, *, limit: int = MAX_BODY) -> bytes:
-    """The whole body. A length announced above `limit` is refused before a byte is read.
+
+async def read_body(req: BodySource) -> bytes:
+    """The whole body. A length announced above the limit is refused before a byte is read.
 
     Raises:
-        BodyTooLarge: more than `limit` bytes were announced or came.
+        BodyTooLarge: more bytes were announced or came.
     """
+    limit = req.scope.get(BODY_LIMIT, MAX_BODY)
     if (req.content_length or 0) > limit:
         raise BodyTooLarge(limit)
     body = bytearray()
@@ -53,7 +59,7 @@ async def read_body(req: BodySource, *, limit: int = MAX_BODY) -> bytes:
     return bytes(body)
 
 
-async def read_request(req: BodySource, kind: type[_T], *, limit: int = MAX_BODY) -> _T:
+async def read_request(req: BodySource, kind: type[_T]) -> _T:
     """The body as a `kind`.
 
     Raises:
@@ -61,7 +67,7 @@ async def read_request(req: BodySource, kind: type[_T], *, limit: int = MAX_BODY
         BadBody: it is not JSON, not an object, or a field has a wrong type.
         BodyTooLarge: see `read_body`.
     """
-    return decode(await read_body(req, limit=limit), kind)
+    return decode(await read_body(req), kind)
 
 
 def decode(body: bytes, kind: type[_T]) -> _T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from lading.modelfile.errors import LadingError
 from lading.server.errors import BadBody, BodyTooLarge, MissingBody
-from lading.server.json_body import MAX_DEPTH, decode, parse, read_body
+from lading.server.json_body import BODY_LIMIT, MAX_DEPTH, decode, parse, read_body
 from lading.server.native_schema import ChatRequest, EmbedRequest, GenerateRequest
 
 
@@ -19,6 +20,7 @@ class FakeRequest:
 
     def __init__(self, chunks: list[bytes], content_length: int | None = None) -> None:
         self.content_length = content_length
+        self.scope = {BODY_LIMIT: 4}
         self.chunks_taken = 0
         self._chunks = chunks
 
@@ -118,31 +120,21 @@ def test_a_number_with_too_many_digits_is_refused() -> None:
         parse(b'{"a":' + b"9" * 100_000 + b"}")
 
 
-async def collect(request: FakeRequest, limit: int) -> bytes:
-    return await read_body(request, limit=limit)
-
-
-def run(coroutine):  # type: ignore[no-untyped-def]
-    import asyncio
-
-    return asyncio.run(coroutine)
-
-
 def test_a_body_of_exactly_the_limit_is_read() -> None:
-    assert run(collect(FakeRequest([b"ab", b"cd"]), 4)) == b"abcd"
+    assert asyncio.run(read_body(FakeRequest([b"ab", b"cd"]))) == b"abcd"
 
 
 def test_a_body_that_grows_beyond_the_limit_is_cut_off() -> None:
     request = FakeRequest([b"ab"] * 1000)
     with pytest.raises(BodyTooLarge):
-        run(collect(request, 4))
+        asyncio.run(read_body(request))
     assert request.chunks_taken == 3
 
 
 def test_an_announced_length_above_the_limit_is_refused_unread() -> None:
     request = FakeRequest([b"a"], content_length=5)
     with pytest.raises(BodyTooLarge):
-        run(collect(request, 4))
+        asyncio.run(read_body(request))
     assert request.chunks_taken == 0
 
 

@@ -109,9 +109,10 @@ def test_num_predict_cuts_the_answer(native: ollama.Client) -> None:
 
 def test_a_stop_string_ends_the_answer_and_does_not_appear(native: ollama.Client) -> None:
     counting = [{"role": "user", "content": "Count from 1 to 9."}]
-    full = native.chat("tiny", counting, think=False).message.content or ""
+    options = {"num_predict": 40}
+    full = native.chat("tiny", counting, think=False, options=options).message.content or ""
     assert "5" in full
-    cut = native.chat("tiny", counting, think=False, options={"stop": ["5"]})
+    cut = native.chat("tiny", counting, think=False, options={**options, "stop": ["5"]})
     assert cut.message.content == full[: full.index("5")]
     assert cut.done_reason == "stop"
 
