@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
 
 from .diagnostics import NOWHERE, Span, quoted
+from .go_template import BadTemplate, parse_template
 from .instructions import (
     Adapter,
     Arg,
@@ -188,7 +189,14 @@ def _same_path(one: str, other: str) -> bool:
 
 def _templates(modelfile: Modelfile) -> Iterator[Finding]:
     for template in modelfile.all(Template):
-        if not re.search(r"\.(?:Prompt|Messages)\b", template.text, re.IGNORECASE):
+        try:
+            names = parse_template(template.text).identifiers
+        except BadTemplate as error:
+            at = error.diagnostic.span
+            message = f"line {at.line} of this TEMPLATE: {error.diagnostic.message}"
+            yield Finding("L005", message, template.span, error.hint)
+            continue
+        if not names & {"prompt", "messages"}:
             yield Finding("L004", "this TEMPLATE mentions neither .Prompt nor .Messages", template.span)
 
 
