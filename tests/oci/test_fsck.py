@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from store_models import describe, make_manifest, put_model
 from lading.oci.digest import Digest
 from lading.oci.errors import StoreCorrupt
 from lading.oci.fsck import ProblemKind
+from lading.oci.mark import has_mark
 from lading.oci.progress import Progress
 from lading.oci.reference import Reference
 from lading.oci.store import Store
@@ -56,6 +58,28 @@ def test_marks_are_not_trusted(store: Store) -> None:
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     assert store.intact(WEIGHTS)  # decay below the file system: the mark cannot see it
     assert kinds(store) == ["corrupt-blob"]
+
+
+def test_a_copy_is_not_taken_for_verified(store: Store, tmp_path: Path) -> None:
+    put_model(store, "m", b"weights")
+    path = store.blob_path(WEIGHTS)
+    shutil.copy2(path, tmp_path / "copy")
+    facts = path.stat()
+    flip(tmp_path / "copy", 3)
+    os.utime(tmp_path / "copy", ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    (tmp_path / "copy").replace(path)
+    assert path.stat().st_mtime_ns == facts.st_mtime_ns
+    assert not store.intact(WEIGHTS, len(b"weights"))
+
+
+def test_a_sound_copy_is_verified_once_and_then_marked(store: Store, tmp_path: Path) -> None:
+    put_model(store, "m", b"weights")
+    shutil.copytree(store.root, tmp_path / "copy")
+    copy = Store.open(tmp_path / "copy")
+    path = copy.blob_path(WEIGHTS)
+    assert not has_mark(path.stat(), WEIGHTS)
+    assert copy.intact(WEIGHTS)
+    assert has_mark(path.stat(), WEIGHTS)
 
 
 def test_a_damaged_blob_is_told_once_with_all_its_models(store: Store) -> None:

@@ -18,6 +18,7 @@ from store_oracle import assert_nothing_lost, snapshot
 from lading.modelfile.errors import NotFoundError
 from lading.oci.digest import Digest
 from lading.oci.errors import ModelNotFound
+from lading.oci.lock import locked
 from lading.oci.reference import Reference
 from lading.oci.store import Store, SweepPolicy
 
@@ -184,17 +185,18 @@ def test_the_lease_and_ingest_of_a_killed_process_are_void(root: Path) -> None:
 
 def test_a_forked_child_does_not_keep_the_locks_of_its_parent(root: Path) -> None:
     store = Store.open(root)
-    with store.lease(), store.ingest(describe(b"12345")) as ingest:
+    with locked(store.layout.lock, "exclusive"):
         child = start(lambda: time.sleep(60))
-        ingest.write(b"12345")
-        ingest.commit()
+    with store.lease(), store.ingest(describe(b"12345"), resume=True) as ingest:
+        other = start(lambda: time.sleep(60))
+        ingest.write(b"123")
     try:
-        assert len(store.gc().blobs) == 1
-        with store.ingest(describe(b"12345"), wait_s=0) as again:
-            assert not again.present
+        with locked(store.layout.lock, "exclusive"), store.ingest(describe(b"12345"), wait_s=0):
+            pass
     finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        for process in (child, other):
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
 
 
 def test_a_model_removed_while_it_is_read_stays_readable(root: Path) -> None:
