@@ -55,6 +55,8 @@ class Acquire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Seconds, ``math.inf`` for ever; None: as it was, or as the settings say."""
     needs: tuple[str, ...] = ()
     """Capabilities without which the request is refused before anything is loaded."""
+    lost: str = ""
+    """A socket path at which the caller found its runner gone; the keeper may have yet to notice."""
     verb: Verb = "generate"
     """What it is for. After ``load``, no request is to be expected."""
 

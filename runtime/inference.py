@@ -223,12 +223,13 @@ class Inference:
                     yield event
 
     async def _reach(self, acquire: Acquire) -> tuple[Grant, RunnerClient]:
-        """A grant and a connection; a runner that went away in between is asked for once more."""
+        """A grant and a connection; a runner that is found gone is asked for once more."""
         grant = await self._keeper.acquire(acquire)
         try:
             return grant, await self._connections.get(grant.socket_path)
         except RunnerLost:
-            grant = await self._keeper.acquire(acquire)
+            again = msgspec.structs.replace(acquire, lost=grant.socket_path)
+            grant = await self._keeper.acquire(again)
             return grant, await self._connections.get(grant.socket_path)
 
 
@@ -240,15 +241,18 @@ class Connections:
         self._connecting = asyncio.Lock()
 
     async def get(self, socket_path: str) -> RunnerClient:
-        """Raises: RunnerLost where nothing listens there."""
+        """Raises: RunnerLost where nobody listens there, or the connection that there was has been lost."""
         client = self._clients.get(socket_path)
         if client is not None and not client.is_lost:
             return client
         async with self._connecting:
+            client = self._clients.get(socket_path)
             await self._forget_lost()
-            if socket_path not in self._clients:
-                self._clients[socket_path] = await RunnerClient.connect(socket_path)
-            return self._clients[socket_path]
+            if client is None:
+                self._clients[socket_path] = client = await RunnerClient.connect(socket_path)
+            elif client.is_lost:  # the runner has died; its socket may seem to be there for a moment yet
+                raise RunnerLost("reaching the model's runner: it has gone away")
+            return client
 
     async def aclose(self) -> None:
         clients, self._clients = self._clients, {}

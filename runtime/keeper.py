@@ -52,6 +52,8 @@ class Keeper:
         _require_capabilities(request, model)
         options = resolve_options(model.params, request.options)
         plan = LoadPlan(facts=model.facts, files=model.files, options=options, settings=self._settings)
+        if request.lost:
+            self._pool.wait_gone(plan.key, request.lost)
         slot = self._pool.acquire(
             plan, keep_alive_s=request.keep_alive, expects_request=request.verb != "load"
         )

@@ -45,6 +45,8 @@ POLL_S = 1.0
 _FAST_POLL_S = 0.1
 _FRESH_S = 0.5
 """How old what is known of a runner may be when one is chosen to make room."""
+_PASSING_S = 1.0
+"""How long the end of a runner may stay unnoticed here after its callers have noticed."""
 _PROBE_TIMEOUT_S = 2.0
 _CRASHES = 3
 _CRASH_WINDOW_S = 60.0
@@ -163,6 +165,17 @@ class RunnerPool:
                 slot.state = SlotState.DRAINING
             self._hurry.notify_all()
             return True
+
+    def wait_gone(self, key: str, socket_path: str) -> None:
+        """Wait until the runner at ``socket_path``, of which a caller says that it died, is gone; a second at
+        most, for it may be alive."""
+        deadline = time.monotonic() + _PASSING_S
+        with self._lock:
+            while (slot := self._slots.get(key)) and slot.process.spec.socket_path == socket_path:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return
+                self._changed.wait(left)
 
     def slots(self) -> list[Slot]:
         """All there are, in no order. The slots change as time goes by."""
