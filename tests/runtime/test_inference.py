@@ -200,9 +200,10 @@ def test_generate_gives_a_context_that_continues_the_conversation(runtime: Calla
         alone = GenerateRequest(model="tiny", prompt="And?", settings=PLAIN)
         tokens = [(await inference.render(request)).tokens for request in (alone, second)]
         assert tokens[1] - tokens[0] == len(done.context)
-        raw = GenerateRequest(model="tiny", prompt="1, 2, 3,", raw=True, settings=PLAIN)
+        few = Settings(think=False, options={"num_predict": 3})
+        raw = GenerateRequest(model="tiny", prompt="1, 2, 3,", raw=True, settings=few)
         _, _, ended = await gather(inference.generate(raw))
-        assert ended.context == ()
+        assert ended.context == () and (ended.reason, ended.usage.eval_tokens) == ("length", 3)
 
     with_runtime(runtime, act)
 
