@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import BinaryIO, TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -17,6 +17,13 @@ from .protocol import LoadSpec, Reply, Request, StatusMessage
 
 MAX_FRAME = 16 * 1024 * 1024
 """Longest body of a frame, bytes."""
+
+
+class Readable(Protocol):
+    """A blocking binary stream: a pipe, a socket's file, a raw file."""
+
+    def read(self, size: int, /) -> bytes | None: ...
+
 
 _HEADER = 4
 _T = TypeVar("_T")
@@ -56,7 +63,7 @@ def unpack(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
         raise BadFrame(f"reading a message: {error}") from error
 
 
-def read_frame(stream: BinaryIO) -> bytes | None:
+def read_frame(stream: Readable) -> bytes | None:
     """The next frame's body, blocking; None at a clean end.
 
     Raises:
@@ -103,7 +110,7 @@ def _size(header: bytes) -> int:
     return size
 
 
-def _read_up_to(stream: BinaryIO, size: int) -> bytes:
+def _read_up_to(stream: Readable, size: int) -> bytes:
     """`size` bytes, or what is left before the end; a raw stream may give less than asked for at a time."""
     parts: list[bytes] = []
     while size:

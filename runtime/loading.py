@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 
 from .constraint import ConstraintCompiler
 from .embedding import Embedder
+from .errors import BadTemplate
 from .llama import (
     NO_TOKEN,
     ContextError,
@@ -79,7 +80,7 @@ def _load(spec: LoadSpec, renderer: Renderer, log: LlamaLog, report: Callable[[L
         adapters = [(model.load_adapter(adapter.path, log), adapter.scale) for adapter in spec.adapters]
         if not context.use_adapters(adapters):
             raise LoadError("loading the adapters: llama.cpp cannot apply them to this model", log.errors)
-    template = _template(spec, model)
+    template = _template(spec, model, renderer)
     preparer = Preparer(model.vocab, renderer, template, ConstraintCompiler(model.vocab), n_ctx)
     return Loaded(
         spec=spec,
@@ -147,12 +148,19 @@ def _threads(model: LlamaModel) -> int:
     return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
 
 
-def _template(spec: LoadSpec, model: LlamaModel) -> TemplateFacts:
+def _template(spec: LoadSpec, model: LlamaModel, renderer: Renderer) -> TemplateFacts:
     embedded = spec.template_jinja or model.chat_template
     kind: TemplateKind = "go" if spec.template_go else "jinja" if embedded else ""
     source = spec.template_go or embedded
     vocab = model.vocab
-    return TemplateFacts(kind=kind, source=source, bos=vocab.text(vocab.bos), eos=vocab.text(vocab.eos))
+    facts = TemplateFacts(kind=kind, source=source, bos=vocab.text(vocab.bos), eos=vocab.text(vocab.eos))
+    if not source:
+        return facts
+    try:
+        traits = renderer.describe("go" if kind == "go" else "jinja", source)
+    except BadTemplate:
+        return facts  # raw prompts work all the same; a chat is answered with the reason
+    return replace(facts, traits=traits)
 
 
 def _facts(model: LlamaModel, settings: ContextSettings, template: TemplateFacts, log: LlamaLog) -> Ready:
@@ -183,13 +191,10 @@ def _capabilities(model: LlamaModel, template: TemplateFacts, embeds: bool) -> t
         return ("embedding",)
     found = ["completion"]
     vocab = model.vocab
-    if NO_TOKEN not in (vocab.fim_prefix, vocab.fim_suffix, vocab.fim_middle) or ".Suffix" in template.source:
+    can_insert = NO_TOKEN not in (vocab.fim_prefix, vocab.fim_suffix, vocab.fim_middle)
+    if can_insert and "insert" not in template.traits.capabilities:
         found.append("insert")
-    if "tools" in template.source or ".Tools" in template.source:
-        found.append("tools")
-    if template.thinking_tags:
-        found.append("thinking")
-    return tuple(found)
+    return (*found, *template.traits.capabilities)
 
 
 def _failed(error: LoadError | ContextError, code: FailureCode, log: tuple[str, ...]) -> LoadFailed:

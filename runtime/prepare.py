@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 
-from . import thinking, tool_calls
 from .chat_template import CHATML
 from .constraint import ConstraintCompiler
 from .errors import BadRequest, PromptTooLong, Unsupported
@@ -22,11 +22,11 @@ from .llama import NO_TOKEN, LlamaVocab
 from .options import Options
 from .output import AnswerReader
 from .protocol import Generate, Message, TemplateKind
-from .renderer import Renderer, RenderJob
+from .renderer import Renderer, RenderJob, TemplateTraits
 from .request_check import check
 from .slots import TokenArray
-from .thinking import ThinkingSplitter
-from .tool_calls import ToolCallParser
+from .thinking import ThinkingSplitter, ThinkingTags
+from .tool_calls import CallTags, ToolCallParser
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +37,15 @@ class TemplateFacts:
     source: str = ""
     bos: str = ""
     eos: str = ""
+    traits: TemplateTraits = field(default_factory=TemplateTraits)
 
     @property
-    def thinking_tags(self) -> thinking.ThinkingTags | None:
-        return thinking.tags_of_template(self.source)
+    def thinking_tags(self) -> ThinkingTags | None:
+        return ThinkingTags(*self.traits.thinking) if self.traits.thinking else None
 
     @property
-    def call_tags(self) -> tool_calls.CallTags:
-        return tool_calls.tags_of_template(self.source)
+    def call_tags(self) -> CallTags:
+        return CallTags(*self.traits.call)
 
     def marker_texts(self) -> list[str]:
         """Texts that a model writes to mark thoughts and calls, which may be control tokens."""
@@ -183,10 +184,12 @@ class Preparer:
             think=request.think,
             bos=self._template.bos,
             eos=self._template.eos,
-            prompt=prompt or "",
-            suffix=request.suffix,
-            system=request.system,
         )
+        if go and prompt is not None:
+            earlier = tuple(_template_message(message) for message in request.messages)
+            job = structs.replace(
+                job, messages=earlier, prompt=prompt, suffix=request.suffix, system=request.system
+            )
         return await self._renderer.render(job)
 
     def _fill_in_the_middle(self, request: Generate) -> tuple[str, list[int]]:

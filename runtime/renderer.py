@@ -17,15 +17,20 @@ import signal
 import socket
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from ..modelfile.errors import InputError
+from . import thinking, tool_calls
 from .chat_template import ChatTemplate, template_variables
-from .errors import BadTemplate, RunnerFault, Unsupported
+from .errors import BadTemplate, RunnerFault
 from .frame import BadFrame, pack, read_frame, receive_frame, unpack
 from .protocol import Think
 from .sandbox import die_with_parent, forbid_privileges
+
+if TYPE_CHECKING:
+    from ..modelfile.go_template import GoTemplate
 
 CPU_LIMIT_S = 2.0
 """Processor time of one job."""
@@ -35,27 +40,44 @@ _ANSWER_TIMEOUT_S = 30.0
 _COMPILED = 8
 
 
+Kind = Literal["jinja", "go"]
+
+
 class RenderJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A conversation, or with ``kind`` "go" also a prompt and suffix, to be put into a template."""
+    """A conversation, or for Go templates a prompt with what belongs to it, to be put into a template."""
 
     id: int = 0
-    kind: Literal["jinja", "go"] = "jinja"
+    kind: Kind = "jinja"
     template: str
+    describe: bool = False
+    """Tell the template's traits instead of rendering it."""
     messages: tuple[dict[str, Any], ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
     think: Think | None = None
     bos: str = ""
     eos: str = ""
-    prompt: str = ""
+    prompt: str | None = None
+    """Only for Go templates, which tell a prompt from a conversation."""
     suffix: str = ""
     system: str = ""
+
+
+class TemplateTraits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a template tells about its model."""
+
+    thinking: tuple[str, str] | None = None
+    """What stands before and after a thought."""
+    call: tuple[str, str] = ("", "")
+    """What stands before and after a tool call; "" before it: calls are bare JSON."""
+    capabilities: tuple[str, ...] = ()
+    """Of insert, tools and thinking."""
 
 
 class RenderOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: int
     text: str = ""
     error: str = ""
-    unsupported: bool = False
+    traits: TemplateTraits | None = None
 
 
 _JOB = msgspec.json.Decoder(RenderJob)
@@ -89,15 +111,31 @@ class Renderer:
 
         Raises:
             BadTemplate: it does not compile, raises, or exceeds a limit.
-            Unsupported: this kind of template is unknown.
+            RunnerFault: the processes are gone.
         """
         async with self._turn:
             outcome = await self._ask(msgspec.structs.replace(job, id=next(self._ids)))
-        if outcome.unsupported:
-            raise Unsupported(outcome.error)
         if outcome.error:
             raise BadTemplate(outcome.error)
         return outcome.text
+
+    def describe(self, kind: Kind, template: str) -> TemplateTraits:
+        """The traits of a template. Blocks, so only before there is an event loop.
+
+        Raises: as `render`.
+        """
+        job = RenderJob(id=next(self._ids), kind=kind, template=template, describe=True)
+        self._socket.settimeout(_ANSWER_TIMEOUT_S)
+        try:
+            self._socket.sendall(pack(job))
+            with self._socket.makefile("rb") as stream:
+                body = read_frame(stream)
+        except OSError as error:
+            raise RunnerFault(f"reading the chat template: the renderer does not answer: {error}") from error
+        outcome = unpack(_OUTCOME, body) if body is not None else RenderOutcome(id=0, error="it is gone")
+        if outcome.error or outcome.traits is None:
+            raise BadTemplate(outcome.error)
+        return outcome.traits
 
     async def _ask(self, job: RenderJob) -> RenderOutcome:
         if self._streams is None:
@@ -171,6 +209,9 @@ def _run_and_exit(body: Callable[[], None]) -> None:
 # The worker
 
 
+Compiled = OrderedDict[tuple[Kind, str], "ChatTemplate | GoTemplate"]
+
+
 class _TimeUp(BaseException):
     """Raised by a signal; not an Exception, so that nothing on the way takes it for its own."""
 
@@ -180,7 +221,7 @@ def _work(connection: socket.socket, current: mmap.mmap, guard: int) -> None:
     die_with_parent(guard)
     resource.setrlimit(resource.RLIMIT_AS, (_memory_in_use() + _MEMORY_LIMIT, resource.RLIM_INFINITY))
     signal.signal(signal.SIGVTALRM, _raise_time_up)
-    templates: OrderedDict[str, ChatTemplate] = OrderedDict()
+    templates: Compiled = OrderedDict()
     stream = connection.makefile("rb")
     while (body := read_frame(stream)) is not None:
         job = unpack(_JOB, body)
@@ -190,18 +231,18 @@ def _work(connection: socket.socket, current: mmap.mmap, guard: int) -> None:
         connection.sendall(pack(outcome))
 
 
-def _limited(job: RenderJob, templates: OrderedDict[str, ChatTemplate]) -> RenderOutcome:
+def _limited(job: RenderJob, templates: Compiled) -> RenderOutcome:
     """Render within the limits."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     kill_at = int(used.ru_utime + used.ru_stime) + _KILL_AFTER_S + 1
     resource.setrlimit(resource.RLIMIT_CPU, (kill_at, resource.RLIM_INFINITY))
     signal.setitimer(signal.ITIMER_VIRTUAL, CPU_LIMIT_S)
     try:
+        if job.describe:
+            return RenderOutcome(id=job.id, traits=_describe(job, templates))
         return RenderOutcome(id=job.id, text=_render(job, templates))
-    except BadTemplate as error:
+    except InputError as error:  # of either language
         return RenderOutcome(id=job.id, error=error.message)
-    except Unsupported as error:
-        return RenderOutcome(id=job.id, error=error.message, unsupported=True)
     except MemoryError:
         templates.clear()
         return RenderOutcome(id=job.id, error="rendering the chat template: it takes too much memory")
@@ -211,17 +252,59 @@ def _limited(job: RenderJob, templates: OrderedDict[str, ChatTemplate]) -> Rende
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
-def _render(job: RenderJob, templates: OrderedDict[str, ChatTemplate]) -> str:
-    if job.kind == "go":
-        raise Unsupported("rendering the prompt: Go templates are not supported by this build")
-    template = templates.get(job.template)
-    if template is None:
-        template = templates[job.template] = ChatTemplate(job.template)
-        if len(templates) > _COMPILED:
-            templates.popitem(last=False)
-    templates.move_to_end(job.template)
+def _render(job: RenderJob, templates: Compiled) -> str:
+    template = _compiled(job, templates)
+    if not isinstance(template, ChatTemplate):
+        return _render_go(template, job)
     variables = template_variables(job.messages, job.tools, think=job.think, bos=job.bos, eos=job.eos)
     return template.render(variables)
+
+
+def _render_go(template: GoTemplate, job: RenderJob) -> str:
+    from ..modelfile.go_template import render_chat, render_generate
+
+    if job.prompt is None:
+        return render_chat(template, job.messages, job.tools, job.think)
+    return render_generate(template, job.prompt, job.suffix, job.system, job.messages, job.think)
+
+
+def _describe(job: RenderJob, templates: Compiled) -> TemplateTraits:
+    template = _compiled(job, templates)
+    if not isinstance(template, ChatTemplate):
+        opening = template.tool_call_tag
+        return TemplateTraits(
+            thinking=template.thinking_tags,
+            call=("", "") if opening in ("{", "[") else (opening, tool_calls.closing_tag(opening)),
+            capabilities=tuple(sorted(template.capabilities)),
+        )
+    thoughts = thinking.tags_of_template(job.template)
+    calls = tool_calls.tags_of_template(job.template)
+    found = {"tools": "tools" in job.template, "thinking": thoughts is not None}
+    return TemplateTraits(
+        thinking=(thoughts.opening, thoughts.closing) if thoughts else None,
+        call=(calls.opening, calls.closing),
+        capabilities=tuple(name for name, has in found.items() if has),
+    )
+
+
+def _compiled(job: RenderJob, templates: Compiled) -> ChatTemplate | GoTemplate:
+    key = job.kind, job.template
+    template = templates.get(key)
+    if template is None:
+        template = templates[key] = _parse(job)
+        if len(templates) > _COMPILED:
+            templates.popitem(last=False)
+    templates.move_to_end(key)
+    return template
+
+
+def _parse(job: RenderJob) -> ChatTemplate | GoTemplate:
+    if job.kind == "jinja":
+        return ChatTemplate(job.template)
+    # Here, because it takes longer to import than a small model to load, and few need it.
+    from ..modelfile.go_template import parse_template
+
+    return parse_template(job.template)
 
 
 def _raise_time_up(_number: int, _frame: object) -> None:

@@ -52,6 +52,11 @@ def tags_of_template(template: str) -> CallTags:
     return next((tags for tags in KNOWN_TAGS if tags.opening in template), BARE)
 
 
+def closing_tag(opening: str) -> str:
+    """What ends a call that begins with ``opening``; "" where that is not known: then its JSON does."""
+    return next((tags.closing for tags in KNOWN_TAGS if tags.opening == opening), "")
+
+
 class ToolCallParser:
     """Feed text with `push`, end with `finish`. ``tools`` are the definitions offered, in OpenAI's shape."""
 

@@ -430,12 +430,54 @@ def test_a_hostile_template_fails_its_requests_only(name: str) -> None:
         asyncio.run(body())
 
 
+GO_TEMPLATE = """\
+{{- if .System }}<|im_start|>system
+{{ .System }}<|im_end|>
+{{ end }}{{- if .Tools }}Tools: {{ .Tools }}{{ end }}
+{{- range .Messages }}{{ if ne .Role "system" }}<|im_start|>{{ .Role }}
+{{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}
+{{- if .ToolCalls }}<tool_call>{{ range .ToolCalls }}{"name": "{{ .Function.Name }}"}{{ end }}</tool_call>{{ end -}}
+<|im_end|>
+{{ end }}{{ end }}<|im_start|>assistant
+{{ if .Think }}<think>
+{{ end }}"""
+
+
+def test_go_templates() -> None:
+    with live_runner(TINY_CHAT, template_go=GO_TEMPLATE) as runner:
+        assert runner.ready
+        assert runner.ready.template == "go"
+        assert set(runner.ready.capabilities) == {"completion", "tools", "thinking"}
+        assert "Paris" in run(runner, chat("What is the capital of France?")).text
+        thinking = run(runner, chat("What is the capital of Spain?", think=True))
+        assert thinking.thinking and "think>" not in thinking.text
+
+        async def body() -> None:
+            async with runner.client() as client:
+                rendered = await client.render(Generate(id=0, prompt="Hello", system="Be kind."))
+                assert rendered.prompt == (
+                    "<|im_start|>system\nBe kind.<|im_end|>\n"
+                    "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
+                )
+                insert = Generate(
+                    id=0,
+                    prompt="def f(",
+                    suffix="return x",
+                    template="<PRE>{{ .Prompt }}<SUF>{{ .Suffix }}<MID>",
+                )
+                assert (await client.render(insert)).prompt == "<PRE>def f(<SUF>return x<MID>"
+                with pytest.raises(BadTemplate, match="line 1"):
+                    await client.render(Generate(id=0, prompt="x", template="{{ if }}"))
+
+        asyncio.run(body())
+
+
 async def closed_early(client: RunnerClient) -> None:
     stream = client.generate(count_to(30, options=options(num_predict=400)))
     async for event in stream:
         if isinstance(event, Text):
             break
-    await stream.aclose()  # type: ignore[attr-defined]  # typed as a plain iterator
+    await stream.aclose()
 
 
 def test_closing_the_iterator_cancels(runner: LiveRunner) -> None:

@@ -102,12 +102,6 @@ def test_an_adapter_that_is_none_is_reported(tmp_path: Path) -> None:
         assert "adapter" in runner.failure.message
 
 
-def test_a_context_that_cannot_be_had_is_reported() -> None:
-    with live_runner(TINY_CHAT, n_parallel=256, n_ctx=2048, kv_cache_type="f32") as runner:
-        # 6 GiB: either there is room, or the failure says what is missing.
-        assert runner.ready or (runner.failure and runner.failure.code == "out_of_memory")
-
-
 def test_nonsense_instead_of_a_spec_is_refused() -> None:
     done = subprocess.run(
         [sys.executable, "-P", "-m", "lading.runtime.runner"],
@@ -222,9 +216,10 @@ def test_a_cancelled_request_ends_with_what_it_had() -> None:
         raw.sendall(frame.pack([Generate(id=9, messages=request.messages, options=request.options)]))
         events: list[object] = []
         while not isinstance(events[-1] if events else None, End):
-            body = frame.read_frame(stream)  # type: ignore[arg-type]  # a socket's file is a BinaryIO
+            body = frame.read_frame(stream)
             assert body is not None
-            events += frame.unpack(frame.REPLIES, body)
+            replies = frame.unpack(frame.REPLIES, body)
+            events += replies
             if len(events) == 5:
                 raw.sendall(frame.pack([Cancel(id=9), Cancel(id=12345)]))
         end = events[-1]
@@ -345,7 +340,7 @@ def test_a_long_prompt_does_not_stall_running_streams() -> None:
                         while_reading += isinstance(event, Text)
                     if started and started.done():
                         break
-                await stream.aclose()  # type: ignore[attr-defined]  # typed as a plain iterator
+                await stream.aclose()
                 # 1,500 tokens in chunks of 64 are 24 steps, and each of them gave the stream a token.
                 assert while_reading >= 15
 

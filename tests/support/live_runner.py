@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from lading.runtime import frame
 from lading.runtime.client import RunnerClient, StreamEvent
 from lading.runtime.options import Options
 from lading.runtime.protocol import (
     End,
     Generate,
-    Loading,
     LoadFailed,
+    Loading,
     LoadSpec,
     Message,
     Ready,
@@ -70,14 +71,15 @@ def live_runner(model: Path, **settings: Any) -> Iterator[LiveRunner]:
             yield runner
         finally:
             process.kill()
-            process.communicate()
+            _, errors = process.communicate()
+            print(errors.decode(errors="replace"), file=sys.stderr)  # shown with a test that fails
 
 
 def _start(runner: LiveRunner, spec: LoadSpec) -> None:
     assert runner.process.stdin is not None and runner.process.stdout is not None
     runner.process.stdin.write(frame.pack(spec))
     runner.process.stdin.flush()
-    while (body := frame.read_frame(runner.process.stdout)) is not None:  # type: ignore[arg-type]  # a pipe is a BinaryIO
+    while (body := frame.read_frame(runner.process.stdout)) is not None:
         message = frame.unpack(frame.STATUS, body)
         if isinstance(message, Loading):
             runner.progress.append(message.fraction)
