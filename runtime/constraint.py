@@ -20,6 +20,7 @@ import numpy.typing as npt
 from .errors import BadFormat
 from .generation import Constraint
 from .llama import LlamaVocab
+from .thinking import ThinkingSplitter, ThinkingTags
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions  # not exported
@@ -43,8 +44,10 @@ class ConstraintCompiler:
         self._tokenizer: llguidance.LLTokenizer | None = None
         self._lock = threading.Lock()
 
-    def compile(self, form: Literal["json"] | Mapping[str, Any], after: str = "") -> Constraint:
-        """The constraint for a format. With ``after`` it begins once the answer has written that text.
+    def compile(
+        self, form: Literal["json"] | Mapping[str, Any], thinking: ThinkingSplitter | None = None
+    ) -> Constraint:
+        """The constraint for a format; it spares the thoughts that ``thinking`` will find in the answer.
 
         Raises: BadFormat.
         """
@@ -58,14 +61,15 @@ class ConstraintCompiler:
         if matcher.is_error():
             raise BadFormat(f"compiling the format: {matcher.get_error()[:_MAX_REASON]}")
         constraint = FormatConstraint(matcher, self._vocab.size)
-        return Delayed(constraint, after, self._vocab) if after else constraint
+        if thinking is None:
+            return constraint
+        return AfterThinking(constraint, thinking.tags, self._vocab, primed=thinking.primed)
 
     def _tokenizer_once(self) -> llguidance.LLTokenizer:
         with self._lock:
             if self._tokenizer is None:
-                ends = [token for token in range(self._vocab.size) if self._vocab.is_end(token)]
                 self._tokenizer = llguidance.llamacpp.lltokenizer_from_vocab(
-                    llama_cpp.llama_vocab_p(self._vocab.pointer), eos_token=ends or None
+                    llama_cpp.llama_vocab_p(self._vocab.pointer), eos_token=self._vocab.ends or None
                 )
             return self._tokenizer
 
@@ -92,31 +96,64 @@ class FormatConstraint:
         return self._matcher.is_stopped()
 
 
-class Delayed:
-    """A `Constraint` that begins after the answer has written ``after``: thoughts are free, the answer is
-    not."""
+class AfterThinking:
+    """A `Constraint` that leaves thoughts free and holds for all that follows them.
 
-    def __init__(self, constraint: Constraint, after: str, vocab: LlamaVocab) -> None:
+    An answer begins with the opening tag or with what the format allows, never with anything else; a thought
+    may not end the answer.
+    """
+
+    def __init__(
+        self, constraint: Constraint, tags: ThinkingTags, vocab: LlamaVocab, *, primed: bool
+    ) -> None:
         self._constraint = constraint
-        self._after = after.encode()
         self._vocab = vocab
-        self._seen = b""
-        self._active = False
+        self._opening = [] if primed else vocab.tokenize(tags.opening, add_special=False, parse_special=True)
+        self._opened = 0  # tokens of the opening tag so far
+        self._closing = tags.closing.encode()
+        self._thought = b""
+        self._is_active = False
 
     def mask(self, logits: npt.NDArray[np.float32]) -> None:
-        if self._active:
+        if self._is_active:
             self._constraint.mask(logits)
+        elif self._opened == len(self._opening):
+            logits[self._vocab.ends] = -np.inf
+        else:
+            opening = self._opening[self._opened]
+            wanted = logits[opening]
+            if self._opened:
+                logits[:] = -np.inf
+            else:
+                self._constraint.mask(logits)
+            logits[opening] = wanted
 
     def accept(self, token: int) -> None:
-        if self._active:
+        if self._is_active:
             self._constraint.accept(token)
-            return
-        self._seen = (self._seen + self._vocab.piece(token, special=True))[-2 * len(self._after) - 64 :]
-        self._active = self._after in self._seen
+        elif self._opened < len(self._opening):
+            if token == self._opening[self._opened]:
+                self._opened += 1
+            else:
+                self._is_active = True
+                self._constraint.accept(token)
+        else:
+            self._think(self._vocab.piece(token, special=True))
 
     @property
     def is_complete(self) -> bool:
-        return self._active and self._constraint.is_complete
+        return self._is_active and self._constraint.is_complete
+
+    def _think(self, piece: bytes) -> None:
+        self._thought += piece
+        _, tag, rest = self._thought.partition(self._closing)
+        if tag:
+            self._is_active = True
+            # The token that ended the tag may have begun the answer as well.
+            text = rest.decode("utf-8", "replace").strip()
+            for token in self._vocab.tokenize(text, add_special=False, parse_special=False) if text else ():
+                self._constraint.accept(token)
+        self._thought = self._thought[-len(self._closing) :]
 
 
 def _check(schema: Mapping[str, Any]) -> None:

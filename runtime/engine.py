@@ -20,15 +20,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
+from ..modelfile.errors import LadingError
+from .errors import failure_code
 from .generation import Generation
 from .llama import LlamaBatch, LlamaContext, LlamaVocab
 from .protocol import EndReason, Event, Failed, FailureCode, TokenLogprob
 from .sampler import Sampler
-from .slots import Slot, SlotTable
+from .slots import Slot, SlotTable, common_prefix
 
 Delivery = tuple[object, Event]
 """Whom an event is for, and the event."""
@@ -37,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 _COPY_BYTES_PER_S = 3e9
 _EMA = 0.2
+_LOOK_AHEAD = 16
+"""How many of the queue may be overtaken by those behind them, to wait for a prompt that is being read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,9 +194,12 @@ class Engine:
     def _next_in_queue(self) -> Generation | None:
         """The first that has nothing to gain by waiting until a running prompt that begins like its own is
         read."""
-        for generation in self._queue:
+        reading = [other for other in self._running if not other.is_decoding]
+        for generation in islice(self._queue, _LOOK_AHEAD):
+            if not reading:
+                return generation
             known = self._slots.best_match(generation.prompt)
-            coming = max((g.shared_with(generation.prompt) for g in self._running), default=0)
+            coming = max(common_prefix(other.prompt, generation.prompt) for other in reading)
             if coming - known <= self._slots.copy_cost_tokens:
                 return generation
         return None
@@ -216,11 +224,14 @@ class Engine:
         if code != 0:
             self._decode_failed(code, [generation for generation, _, _ in plan])
             return
+        self._learn(len(plan), time.perf_counter() - started)
         for generation, slot, count in plan:
             slot.append(generation.take_pending(count))
         for generation, index in ends:
-            self._choose(generation, index)
-        self._learn(len(plan), time.perf_counter() - started)
+            try:
+                self._choose(generation, index)
+            except LadingError as error:  # its format cannot be followed any further
+                self._fail(generation, failure_code(error), error.message)
 
     def _plan(self) -> list[tuple[Generation, Slot, int]]:
         """Who evaluates how many tokens in this step."""

@@ -16,7 +16,7 @@ from .answer import Call, Content, Piece
 from .options import Options
 from .output import AnswerReader
 from .protocol import End, EndReason, Event, Started, Text, Thinking, TokenLogprob, ToolCall, Usage
-from .slots import Slot, TokenArray, common_prefix
+from .slots import Slot, TokenArray
 
 if TYPE_CHECKING:
     from .sampler import Sampler  # imports llama.cpp
@@ -87,10 +87,6 @@ class Generation:
         keep = self.options.num_keep
         keep = len(self.prompt) if keep < 0 else min(keep + add_bos, len(self.prompt))
         return min(keep, n_ctx - 4)
-
-    def shared_with(self, prompt: TokenArray) -> int:
-        """How much of another prompt this one will have put into its slot once it is read."""
-        return common_prefix(self.prompt, prompt)
 
     def start(self, slot: Slot) -> Event:
         self.slot = slot

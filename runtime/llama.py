@@ -352,6 +352,9 @@ class LlamaContext:
         params.type_k = params.type_v = _KV_TYPES[settings.kv_cache_type]
         params.flash_attn_type = _FLASH_ATTENTION[settings.flash_attention]
         params.embeddings = settings.embeddings
+        # Room for the logits of one token of each sequence, not of every token of a step: with 150,000 tokens
+        # in the vocabulary that is 300 MB less. Embedding models pool over all.
+        params.n_outputs_max = 0 if settings.embeddings else settings.n_seq
         params.kv_unified = False
         params.swa_full = False
         params.no_perf = True

@@ -49,6 +49,7 @@ class ThinkingSplitter:
     def __init__(self, tags: ThinkingTags, *, primed: bool = False) -> None:
         self.tags = tags
         self._held = ""
+        self.primed = primed
         self._state = _State.AFTER_OPENING if primed else _State.START
 
     def push(self, text: str) -> list[Piece]:

@@ -436,7 +436,8 @@ GO_TEMPLATE = """\
 {{ end }}{{- if .Tools }}Tools: {{ .Tools }}{{ end }}
 {{- range .Messages }}{{ if ne .Role "system" }}<|im_start|>{{ .Role }}
 {{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}
-{{- if .ToolCalls }}<tool_call>{{ range .ToolCalls }}{"name": "{{ .Function.Name }}"}{{ end }}</tool_call>{{ end -}}
+{{- if .ToolCalls }}<tool_call>
+{{- range .ToolCalls }}{"name": "{{ .Function.Name }}"}{{ end }}</tool_call>{{ end -}}
 <|im_end|>
 {{ end }}{{ end }}<|im_start|>assistant
 {{ if .Think }}<think>
