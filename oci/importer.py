@@ -4,7 +4,8 @@ A clone (``FICLONE``: btrfs, XFS, bcachefs, overlay on them) takes no time and n
 either file do not show in the other. A hard link would let them show, and the store's bytes would change
 under their name, so hard links are never made. Elsewhere the bytes are copied while they are hashed.
 
-What is hashed is what is stored: the copy's bytes as they pass, or the clone itself.
+What is hashed is what is stored: the copy's bytes as they pass, or the clone itself. Where the store has a
+blob of the same size, the file is hashed first: mostly it was imported before, and nothing need be written.
 """
 
 from __future__ import annotations
@@ -12,19 +13,22 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .digest import Digest
+from .digest import Digest, new_hasher
 from .disk import open_regular, require_room
 from .errors import BadSource, SourceChanged
-from .hashing import iter_chunks
+from .hashing import BackgroundHasher, iter_chunks
 from .ingest import Ingest
 
 _FICLONE = 0x40049409
 """Source: linux/fs.h, _IOW(0x94, 9, int). MIPS, PowerPC and SPARC number it differently: there the call is
 refused and we copy."""
+
+OnBytes = Callable[[int], None]
+"""Told each number of bytes that was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,25 @@ def open_source(path: Path) -> int:
         raise BadSource(path, os.strerror(error.errno or errno.EIO)) from error
 
 
-def import_into(
-    ingest: Ingest, source: int, path: Path, on_bytes: Callable[[int], None] | None
-) -> ImportedFile:
+def hash_source(source: int, path: Path, on_bytes: OnBytes | None) -> ImportedFile:
+    """What the open file ``source`` would become, by reading it only. ``path`` is for messages.
+
+    Raises: SourceChanged, BadSource.
+    """
+    before = os.fstat(source)
+    size = 0
+    with BackgroundHasher(new_hasher()) as hasher:
+        for chunk in _read(source, path, before.st_size):
+            hasher.update(chunk)
+            size += len(chunk)
+            if on_bytes is not None:
+                on_bytes(len(chunk))
+        digest = Digest("sha256", hasher.hexdigest())
+    _require_unchanged(source, path, before, size)
+    return ImportedFile(digest, size)
+
+
+def import_into(ingest: Ingest, source: int, path: Path, on_bytes: OnBytes | None) -> ImportedFile:
     """Clone or copy the open file ``source`` into ``ingest`` and commit it. ``path`` is for messages.
 
     Raises: SourceChanged, BadSource, DiskFull, StoreFailure; then nothing is stored.
@@ -65,10 +85,11 @@ def import_into(
             on_bytes(ingest.offset)
     else:
         require_room(ingest.path, before.st_size)
-        _copy(source, path, before.st_size, ingest, on_bytes)
-    after = os.fstat(source)
-    if ingest.offset != before.st_size or _facts(before) != _facts(after):
-        raise SourceChanged(path)
+        for chunk in _read(source, path, before.st_size):
+            ingest.append(chunk)
+            if on_bytes is not None:
+                on_bytes(len(chunk))
+    _require_unchanged(source, path, before, ingest.offset)
     return ImportedFile(ingest.commit(), ingest.offset)
 
 
@@ -80,20 +101,16 @@ def _clone(source: int, target: int) -> bool:
     return True
 
 
-def _copy(source: int, path: Path, size: int, ingest: Ingest, on_bytes: Callable[[int], None] | None) -> None:
-    # One byte more than promised is enough to see that the file grew; it may grow for ever.
-    chunks = iter_chunks(source, limit=size + 1)
-    while True:
-        try:
-            chunk = next(chunks, None)
-        except OSError as error:
-            raise BadSource(path, os.strerror(error.errno or errno.EIO)) from error
-        if chunk is None:
-            return
-        ingest.append(chunk)
-        if on_bytes is not None:
-            on_bytes(len(chunk))
+def _read(source: int, path: Path, size: int) -> Iterator[memoryview]:
+    """The pieces of a file that should have ``size`` bytes. One byte more is enough to see that it grew."""
+    try:
+        yield from iter_chunks(source, limit=size + 1)
+    except OSError as error:
+        raise BadSource(path, os.strerror(error.errno or errno.EIO)) from error
 
 
-def _facts(facts: os.stat_result) -> tuple[int, int]:
-    return facts.st_size, facts.st_mtime_ns
+def _require_unchanged(source: int, path: Path, before: os.stat_result, size: int) -> None:
+    after = os.fstat(source)
+    same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+    if not same or size != before.st_size:
+        raise SourceChanged(path)

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -40,7 +40,7 @@ from .disk import translating
 from .errors import BadManifest, BlobNotFound, DigestMismatch, ModelNotFound, SizeMismatch
 from .fsck import FsckReport, check
 from .graph import Unreadable, read_document, walk
-from .importer import ImportedFile, import_into, open_source
+from .importer import ImportedFile, hash_source, import_into, open_source
 from .index import Entry, TaggedManifest, TagIndex
 from .ingest import Ingest, ingesting
 from .layout import StoreLayout
@@ -151,14 +151,20 @@ class Store:
             return ingest.commit()
 
     def import_file(self, path: Path, *, on_bytes: Callable[[int], None] | None = None) -> ImportedFile:
-        """Store the content of a local file, which stays as it is. One read; a clone where possible.
+        """Store the content of a local file, which stays as it is. One read; a clone where possible; nothing
+        is written where the store has it already.
 
-        ``on_bytes`` is told each number of bytes that was taken in.
+        ``on_bytes`` is told each number of bytes that was taken in; in all, the size of the file.
 
         Raises: BadSource, SourceChanged; then nothing is stored.
         """
         source = open_source(path)
         try:
+            if self._has_blob_of_size(os.fstat(source).st_size):
+                known = hash_source(source, path, on_bytes)
+                if self.intact(known.digest, known.size):
+                    return known
+                on_bytes = None  # it has been told of every byte
             with self._ingest_new() as ingest:
                 return import_into(ingest, source, path, on_bytes)
         finally:
@@ -334,6 +340,13 @@ class Store:
         except OSError:
             seconds = 0.0
         return datetime.fromtimestamp(seconds, UTC)
+
+    def _has_blob_of_size(self, size: int) -> bool:
+        for path, _ in self._layout.iter_blob_files():
+            with suppress(FileNotFoundError):
+                if path.lstat().st_size == size:
+                    return True
+        return False
 
     def _require_complete(self, descriptor: Descriptor) -> None:
         try:

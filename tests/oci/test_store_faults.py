@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import subprocess
 import threading
 import traceback
@@ -20,6 +21,7 @@ from lading.modelfile.errors import LadingError
 from lading.oci import importer
 from lading.oci.descriptor import Descriptor
 from lading.oci.digest import Digest
+from lading.oci.disk import free_bytes
 from lading.oci.errors import BadSource, DiskFull, NotAStore, SourceChanged, StoreFailure, StoreReadOnly
 from lading.oci.reference import Reference
 from lading.oci.store import Store
@@ -386,6 +388,40 @@ def test_a_clone_is_hashed_from_what_was_stored(
     assert imported.digest == Digest.of(data)
     assert sum(counted) == len(data)
     assert store.intact(imported.digest, len(data))
+
+
+@pytest.fixture
+def cloning_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system that can clone files."""
+    image, folder = tmp_path / "image", tmp_path / "btrfs"
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(256 * MIB)
+    steps = [["mkfs.btrfs", "-q", str(image)], ["mount", "-o", "loop", str(image), str(folder)]]
+    if os.geteuid() != 0 or shutil.which("mkfs.btrfs") is None:
+        pytest.skip("a file system that clones needs root and btrfs-progs")
+    for step in steps:
+        if subprocess.run(step, capture_output=True).returncode != 0:
+            pytest.skip(f"{step[0]} does not work here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_clone_takes_no_room_and_does_not_follow_later_writes(cloning_disk: Path) -> None:
+    data = os.urandom(20 * MIB)
+    (cloning_disk / "model").write_bytes(data)
+    os.sync()
+    store = Store.open(cloning_disk / "store")
+    before = free_bytes(cloning_disk)
+    imported = store.import_file(cloning_disk / "model")
+    os.sync()
+    assert before - free_bytes(cloning_disk) < 4 * MIB
+    assert (imported.digest, imported.size) == (Digest.of(data), len(data))
+    with (cloning_disk / "model").open("r+b") as file:
+        file.write(b"overwritten in place")
+    os.sync()
+    assert store.fsck().clean
+    assert store.intact(imported.digest, imported.size)
 
 
 def test_no_handles_are_leaked(store: Store, tmp_path: Path) -> None:

@@ -302,6 +302,33 @@ class StoreContract:
         assert store.read_blob(imported.digest, limit=len(data)) == data
         assert leftovers(store) == []
 
+    def test_a_file_that_is_there_is_not_written_again(self, store: Store, tmp_path: Path) -> None:
+        (tmp_path / "one").write_bytes(BIG)
+        (tmp_path / "two").write_bytes(BIG)
+        imported = store.import_file(tmp_path / "one")
+        inode = store.blob_path(imported.digest).stat().st_ino
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "write", None)  # whoever writes, fails
+            counted: list[int] = []
+            assert store.import_file(tmp_path / "two", on_bytes=counted.append) == imported
+        assert sum(counted) == len(BIG)
+        assert store.blob_path(imported.digest).stat().st_ino == inode
+
+    def test_another_file_of_the_same_size_is_imported(self, store: Store, tmp_path: Path) -> None:
+        store.put_bytes(b"12345")
+        (tmp_path / "model").write_bytes(b"54321")
+        counted: list[int] = []
+        imported = store.import_file(tmp_path / "model", on_bytes=counted.append)
+        assert store.read_blob(imported.digest, limit=5) == b"54321"
+        assert sum(counted) == 5
+
+    def test_a_damaged_blob_is_replaced_by_import(self, store: Store, tmp_path: Path) -> None:
+        (tmp_path / "model").write_bytes(b"12345")
+        digest = store.import_file(tmp_path / "model").digest
+        damage_blob(store.blob_path(digest), "flip", tmp_path)
+        store.import_file(tmp_path / "model")
+        assert store.intact(digest, 5)
+
     def test_a_link_is_followed_by_import(self, store: Store, tmp_path: Path) -> None:
         (tmp_path / "blob").write_bytes(b"x")
         (tmp_path / "model.gguf").symlink_to("blob")
