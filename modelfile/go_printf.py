@@ -50,18 +50,19 @@ def _formatted(match: re.Match[str], rest: list[Value]) -> str:
         return "%"
     width = _measure(width_text, rest)
     precision = None if precision_text is None else _measure(precision_text or "0", rest)
+    bad = ""
     if width is not None and abs(width) > MAX_WIDTH:
-        return f"%!(BADWIDTH){verb}"
+        bad, width = "%!(BADWIDTH)", None
     if precision is not None and not 0 <= precision <= MAX_WIDTH:
-        return f"%!(BADPREC){verb}"
+        bad, precision = bad + "%!(BADPREC)", None
     if not rest:
-        return f"%!{verb}(MISSING)"
+        return f"{bad}%!{verb}(MISSING)"
     value = rest.pop(0)
     make = _VERBS.get(verb)
     text = make(value, flags, precision) if make else None
     if text is None:
-        return f"%!{verb}({type_name(value)}={text_of(value)})"
-    return _padded(text, flags, width or 0, isinstance(value, int | float))
+        return f"{bad}%!{verb}({type_name(value)}={text_of(value)})"
+    return bad + _padded(text, flags, width or 0, isinstance(value, int | float))
 
 
 def _measure(text: str | None, rest: list[Value]) -> int | None:

@@ -162,7 +162,8 @@ def _merge(earlier: dict[str, Any], later: Mapping[str, Any], content: str) -> N
     for key in ("tool_calls", "images"):  # Ollama loses these; a call must not get lost
         more = later.get(key)
         if isinstance(more, list | tuple):
-            earlier[key] = [*(earlier.get(key) or ()), *more]
+            before = earlier.get(key)
+            earlier[key] = [*(before if isinstance(before, list | tuple) else ()), *more]
 
 
 def _render_turns(

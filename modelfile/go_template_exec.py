@@ -37,7 +37,7 @@ from .go_template_tree import (
 )
 from .go_value import Record, Value, text_of, truth, type_name
 
-MAX_STEPS = 1_000_000
+MAX_STEPS = 500_000
 """Most statements and commands executed, and so many elements looped over."""
 MAX_OUTPUT = 4 * 1024 * 1024
 """Most characters written, and most characters that functions make on the way."""
