@@ -83,7 +83,7 @@ class Ingest:
         with translating("writing", self.path):
             os.fchmod(self._fd, _PUBLISHED_MODE)
             set_mark(self._fd, digest)
-            os.fsync(self._fd)
+            self._sync()
             self._publish(digest)
         return digest
 
@@ -98,6 +98,15 @@ class Ingest:
                 str(expected.digest), str(digest), hint="what was received is damaged; try again"
             )
         return digest
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._fd)
+        except OSError:
+            # The kernel has dropped what it could not write, but still shows it to readers: resuming would
+            # find all well. Source: fsync(2), NOTES and ERRORS.
+            self._spoiled = True
+            raise
 
     def _publish(self, digest: Digest) -> None:
         target = self._layout.blob(digest)
@@ -115,6 +124,10 @@ class Ingest:
 
     def _missing(self) -> int | None:
         return self._expected.size - self.offset if self._expected is not None else None
+
+    def discard(self) -> None:
+        """Let nothing be kept when the ingest ends, whatever was asked for at its start."""
+        self._spoiled = True
 
     # What follows is for this package: opening, taking over, ending.
 

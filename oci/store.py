@@ -202,14 +202,18 @@ class Store:
 
     def adopt(self, path: Path, expected: Descriptor) -> None:
         """Make ``path``, a file in ``ingest/`` that has all the bytes of ``expected``, its blob: the file is
-        read, verified and renamed. Where it is wrong, it is removed.
+        read, verified and renamed. Where it is wrong, too short or too long, it is removed.
 
         Raises: IngestBusy where somebody has it locked; SizeMismatch, DigestMismatch.
         """
         ingest = Ingest(self._layout, self._leases, expected, path=path)
         ingest.open(resume=True, wait_s=0)
         with ingesting(ingest, expected, resume=True):
-            ingest.commit()
+            try:
+                ingest.commit()
+            except SizeMismatch:
+                ingest.discard()
+                raise
 
     @contextmanager
     def _ingest_new(self, algorithm: str = "sha256") -> Iterator[Ingest]:

@@ -170,6 +170,17 @@ def test_any_call_may_fail(memory_folder: Path | None, tmp_path: Path, name: str
     pytest.fail("the work never came to an end")
 
 
+def test_what_could_not_be_synced_is_not_resumed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The page cache still holds it, so reading it again would find nothing wrong.
+    expected = describe(b"12345")
+    fail_from(monkeypatch, "fsync", 1, errno.EIO)
+    with pytest.raises(StoreFailure), store.ingest(expected, resume=True) as ingest:
+        ingest.write(b"12345")
+        ingest.commit()
+    assert not store.has(expected.digest)
+    assert list(store.layout.ingest.iterdir()) == []
+
+
 # A store that may not be written
 
 

@@ -256,6 +256,28 @@ class StoreContract:
         assert store.read_blob(expected.digest, limit=5) == b"12345"
         assert leftovers(store) == []
 
+    def test_a_file_that_was_written_elsewhere_is_adopted(self, store: Store) -> None:
+        path = store.layout.ingest / "upload-1"
+        path.write_bytes(b"12345")
+        store.adopt(path, describe(b"12345"))
+        assert store.read_blob(Digest.of(b"12345"), limit=5) == b"12345"
+        assert leftovers(store) == []
+
+    @pytest.mark.parametrize("data", [b"1234", b"123456", b"54321", b""])
+    def test_a_wrong_file_is_not_adopted(self, store: Store, data: bytes) -> None:
+        path = store.layout.ingest / "upload-1"
+        path.write_bytes(data)
+        with pytest.raises((SizeMismatch, DigestMismatch)):
+            store.adopt(path, describe(b"12345"))
+        assert not store.has(Digest.of(b"12345"))
+        assert leftovers(store) == []
+
+    def test_what_was_discarded_is_not_resumed(self, store: Store) -> None:
+        with store.ingest(describe(b"12345"), resume=True) as ingest:
+            ingest.write(b"123")
+            ingest.discard()
+        assert leftovers(store) == []
+
     # Damage
 
     @pytest.mark.parametrize("damage", ["flip", "truncate", "extend", "empty", "folder", "link"])
