@@ -189,13 +189,16 @@ def _same_path(one: str, other: str) -> bool:
 
 def _templates(modelfile: Modelfile) -> Iterator[Finding]:
     for template in modelfile.all(Template):
-        try:
-            names = parse_template(template.text).identifiers
-        except BadTemplate as error:
-            at = error.diagnostic.span
-            message = f"line {at.line} of this TEMPLATE: {error.diagnostic.message}"
-            yield Finding("L005", message, template.span, error.hint)
-            continue
+        if "{%" in template.text:  # Jinja
+            names = {"messages"} if "messages" in template.text else set()
+        else:
+            try:
+                names = set(parse_template(template.text).identifiers)
+            except BadTemplate as error:
+                at = error.diagnostic.span
+                message = f"line {at.line} of this TEMPLATE: {error.diagnostic.message}"
+                yield Finding("L005", message, template.span, error.hint)
+                continue
         if not names & {"prompt", "messages"}:
             yield Finding("L004", "this TEMPLATE mentions neither .Prompt nor .Messages", template.span)
 

@@ -448,7 +448,8 @@ def test_any_tool_and_call_is_taken(value: Any) -> None:
     template = parse_template(
         "{{ .Tools }}{{ range .Tools }}{{ .Function }}{{ range $n, $p := .Function.Parameters.Properties }}"
         "{{ $n }}{{ toTypeScriptType $p }}{{ end }}{{ end }}"
-        "{{ range .Messages }}{{ .ToolCalls }}{{ range .ToolCalls }}{{ .Function.Arguments }}{{ end }}{{ end }}"
+        "{{ range .Messages }}{{ .ToolCalls }}{{ range .ToolCalls }}"
+        "{{ .Function.Arguments }}{{ end }}{{ end }}"
     )
     calls = [{"function": {"name": "f", "arguments": value}}, {"function": value}]
     tools = [

@@ -71,6 +71,7 @@ def test_every_rule_is_tested_and_explained() -> None:
         FROM + 'SYSTEM """You are "Mario".\nHash # and \'quotes\'."""\n',
         FROM + "TEMPLATE {{ .Prompt }}\nPARAMETER stop #\nPARAMETER stop '\n",
         FROM + "TEMPLATE {{ range .Messages }}{{ .Content }}{{ end }}\n",
+        FROM + "TEMPLATE {% for m in messages %}{{ m.content }}{% endfor %}\n",
         "FROM ./model.gguf\nCOPY LICENSE LICENSE\n",
         "FROM ./model-00001-of-00002.gguf\nFROM ./model-00002-of-00002.gguf\nLICENSE MIT\n",
         "FROM hf.co/org/repo:Q4_K_M\n",
