@@ -213,9 +213,20 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
                 "dirty_threads": 1,
                 "dirty_timeout": _HEARTBEAT_S,
                 "dirty_graceful_timeout": drain_s,
+                "on_starting": self._remember,
+                "on_dirty_starting": self._forget_listeners,
             }
         for name, value in values.items():
             self.cfg.set(name, value)
+
+    def _remember(self, master: Any) -> None:
+        self._master = master
+
+    def _forget_listeners(self, arbiter: Any) -> None:
+        """Runs in the keeper's side of the family. It inherited the listening socket, and while it has that
+        open the kernel goes on taking connections that nobody will accept."""
+        for listener in self._master.LISTENERS:
+            listener.close()
 
     def _announce(self, arbiter: Any) -> None:
         host, port = self._address[:2]

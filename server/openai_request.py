@@ -56,7 +56,7 @@ def options_of(request: schema.ChatCompletionRequest | schema.CompletionRequest)
         "presence_penalty": request.presence_penalty,
         "num_ctx": request.num_ctx,
         "stop": ([request.stop] if isinstance(request.stop, str) else request.stop) or None,
-        "logit_bias": _logit_bias(request.logit_bias),
+        "logit_bias": request.logit_bias or None,
     }
     return {name: value for name, value in named.items() if value is not None} | request.options
 
@@ -155,17 +155,6 @@ def _think(effort: str) -> Think | None:
     except KeyError:
         known = ", ".join(name for name in _EFFORTS if name)
         raise BadField(f"reasoning_effort: expected one of {known}", field="reasoning_effort") from None
-
-
-def _logit_bias(value: Mapping[str, float]) -> list[list[float]] | None:
-    if not value:
-        return None
-    if len(value) > 1024:
-        raise BadField("logit_bias: expected at most 1024 tokens", field="logit_bias")
-    try:
-        return [[int(token), float(bias)] for token, bias in value.items()]
-    except ValueError:
-        raise BadField("logit_bias: expected token ids as keys", field="logit_bias") from None
 
 
 # Tools

@@ -48,6 +48,8 @@ class GuardedWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn has no 
 
     def handle_exit_signal(self) -> None:
         super().handle_exit_signal()
+        for server in self.servers:  # gunicorn does so too, but only when its loop next looks up
+            server.close()
         for protocol in list(self.protocols):
             protocol.close_if_idle()
 
