@@ -111,7 +111,8 @@ def choose_parallel(
     allowed = max(weights // 2, 512 * 1024 * 1024)
     count = most
     while count > 1:
-        guess = estimate(shape, replace(load, n_parallel=count), weights=weights)
+        more = replace(load, n_parallel=count, n_outputs=count if load.n_outputs else 0)
+        guess = estimate(shape, more, weights=weights)
         if guess.kv <= allowed and guess.wanted <= available:
             break
         count //= 2

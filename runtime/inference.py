@@ -216,11 +216,14 @@ class Inference:
         started = time.monotonic_ns()
         grant, client = await self._reach(acquire)
         async with aclosing(client.generate(make(grant))) as events:
-            async for event in events:
-                if isinstance(event, End):
-                    yield _done(event, grant, time.monotonic_ns() - started)
-                elif not isinstance(event, Started):
-                    yield event
+            try:
+                async for event in events:
+                    if isinstance(event, End):
+                        yield _done(event, grant, time.monotonic_ns() - started)
+                    elif not isinstance(event, Started):
+                        yield event
+            except RunnerLost as error:
+                raise _stopped(grant.facts.name) from error
 
     async def _reach(self, acquire: Acquire) -> tuple[Grant, RunnerClient]:
         """A grant and a connection; a runner that is found gone is asked for once more."""
@@ -355,6 +358,15 @@ def without_old_thoughts(messages: tuple[Message, ...]) -> tuple[Message, ...]:
         if index < last and message.role == "assistant"
         else message
         for index, message in enumerate(messages)
+    )
+
+
+def _stopped(model: str) -> RunnerLost:
+    """In Ollama's words, which clients look for. The keeper's log has the signal and the runner's last words."""
+    return RunnerLost(
+        f"running {model}: model runner has unexpectedly stopped, this may be due to resource limitations or "
+        "an internal error, check the server's log for details",
+        hint="the next request loads the model again",
     )
 
 

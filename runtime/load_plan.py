@@ -85,6 +85,7 @@ class LoadPlan:
             n_batch=self.n_ctx if self.files.shape.pooling else min(self.n_batch, MAX_STEP),
             kv_cache_type=self.settings.kv_cache_type,
             flash_attention=self.settings.flash_attention != "off",
+            n_outputs=0 if self.files.shape.pooling else n_parallel,
         )
 
     @property

@@ -295,6 +295,8 @@ class RunnerPool:
         total, free = self._memory()
         alone = plan.parallel(total)
         require_fit(plan.name, plan.estimate(alone), plan.shape(alone), available=total)
+        if any(slot.plan.files.weights == plan.files.weights for slot in self._slots.values()):
+            free += plan.files.weights_size  # mapped already, and counted there
         others = list(self._slots.values())
         if not others:
             return alone  # what is free now is all there is
@@ -327,6 +329,9 @@ class RunnerPool:
         """Bytes that our runners could have in all, and what of it is not committed to any yet."""
         slots = list(self._slots.values())
         committed = sum(slot.committed for slot in slots)
+        weights = [slot.plan.files for slot in slots]
+        once = {files.weights: files.weights_size for files in weights}  # the same file is mapped once
+        committed -= sum(files.weights_size for files in weights) - sum(once.values())
         own = sum(process_memory(slot.process.pid) for slot in slots if slot.process.pid)
         total = read_machine_memory().available + own
         if self._settings.memory_budget:
