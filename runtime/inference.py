@@ -362,7 +362,7 @@ def without_old_thoughts(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 def _stopped(model: str) -> RunnerLost:
-    """In Ollama's words, which clients look for. The keeper's log has the signal and the runner's last words."""
+    """In Ollama's words, which clients look for. The keeper's log has the signal and the last words."""
     return RunnerLost(
         f"running {model}: model runner has unexpectedly stopped, this may be due to resource limitations or "
         "an internal error, check the server's log for details",
