@@ -9,10 +9,11 @@ The lifecycle of bytes is told at the top of ``store.py``. Rules for editing thi
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -143,10 +144,12 @@ class Ingest:
         self.offset = end
         self._written_back = start_writeback(self._fd, self._written_back, end)
 
-    def open(self, *, resume: bool, wait_s: float | None) -> None:
+    def open(
+        self, *, resume: bool, wait_s: float | None, on_wait: Callable[[int], None] | None = None
+    ) -> None:
         """Create or take over the ingest file, locked. Raises: IngestBusy, DiskFull, StoreFailure."""
         with translating("writing", self.path):
-            self._fd = self._open_locked(wait_s)
+            self._fd = self._open_locked(wait_s, on_wait)
             if not resume:
                 os.ftruncate(self._fd, 0)
 
@@ -197,11 +200,12 @@ class Ingest:
             self.path.chmod(0o600)  # a commit was killed between making the file read-only and the rename
             return os.open(self.path, flags, 0o600)
 
-    def _open_locked(self, wait_s: float | None) -> int:
+    def _open_locked(self, wait_s: float | None, on_wait: Callable[[int], None] | None) -> int:
         while True:
             fd = self._open_file()
+            tell = functools.partial(_tell_size, fd, on_wait) if on_wait is not None else None
             try:
-                if not acquire(fd, wait_s=wait_s):
+                if not acquire(fd, wait_s=wait_s, on_wait=tell):
                     raise IngestBusy(str(self._expected.digest) if self._expected else self.path.name)
                 if _is_named(fd, self.path):
                     return fd
@@ -226,6 +230,10 @@ def ingesting(ingest: Ingest, expected: Descriptor | None, *, resume: bool) -> I
         yield ingest
     finally:
         ingest.end(keep=resume and not ingest.present)
+
+
+def _tell_size(fd: int, on_wait: Callable[[int], None]) -> None:
+    on_wait(os.fstat(fd).st_size)
 
 
 def _is_published(path: Path, digest: Digest, size: int) -> bool:

@@ -7,9 +7,10 @@ each other as two processes do, and the kernel lets go of the lock of whoever di
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -35,15 +36,17 @@ def locked(path: Path, mode: Literal["shared", "exclusive"]) -> Iterator[None]:
         release(fd)
 
 
-def acquire(fd: int, *, wait_s: float | None) -> bool:
+def acquire(fd: int, *, wait_s: float | None, on_wait: Callable[[], None] | None = None) -> bool:
     """Lock the open file exclusively. Waits at most ``wait_s`` seconds, for ever where None.
+
+    ``on_wait`` is called again and again while waiting; what it raises ends the wait.
 
     Returns whether the lock is held. Raises: OSError.
     """
-    if wait_s is None:
+    if wait_s is None and on_wait is None:
         fcntl.flock(fd, fcntl.LOCK_EX)
         return True
-    deadline = time.monotonic() + wait_s
+    deadline = time.monotonic() + wait_s if wait_s is not None else math.inf
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,6 +54,8 @@ def acquire(fd: int, *, wait_s: float | None) -> bool:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 return False
+            if on_wait is not None:
+                on_wait()
             time.sleep(_POLL_S)
 
 

@@ -172,14 +172,20 @@ class Store:
 
     @contextmanager
     def ingest(
-        self, expected: Descriptor | None = None, *, resume: bool = False, wait_s: float | None = None
+        self,
+        expected: Descriptor | None = None,
+        *,
+        resume: bool = False,
+        wait_s: float | None = None,
+        on_wait: Callable[[int], None] | None = None,
     ) -> Iterator[Ingest]:
         """Write a blob piece by piece: ``write``, then ``commit``. Leaving without commit removes what was
         written; with ``resume`` it is kept for a later ``ingest(…, resume=True)`` of the same content, unless
         it turned out to be wrong.
 
         One writer at a time for the same ``expected`` content, over all processes: others wait up to
-        ``wait_s`` seconds, for ever where None, and then mostly find the blob ``present``.
+        ``wait_s`` seconds, for ever where None, and then mostly find the blob ``present``. Meanwhile
+        ``on_wait`` is told again and again how many bytes the other writer has; what it raises ends the wait.
 
         Raises: IngestBusy; DiskFull before anything is written where ``expected`` does not fit.
         """
@@ -190,7 +196,7 @@ class Store:
         ingest = Ingest(self._layout, self._leases, expected)
         try:
             ensure_folders(self._layout)
-            ingest.open(resume=resume, wait_s=wait_s)
+            ingest.open(resume=resume, wait_s=wait_s, on_wait=on_wait)
             if self.intact(expected.digest, expected.size):
                 ingest.present = True
                 ingest.offset = expected.size

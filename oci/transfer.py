@@ -206,7 +206,7 @@ def _fetch_blob(store: Store, repository: Repository, descriptor: Descriptor, ru
     out wrong is fetched once more from its start: the older part may be to blame."""
     for resume in (True, False):
         count = run.counter("pulling", descriptor)
-        with store.ingest(descriptor, resume=resume) as ingest:
+        with store.ingest(descriptor, resume=resume, on_wait=count) as ingest:
             if ingest.present:
                 count(descriptor.size)
                 return

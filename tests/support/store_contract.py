@@ -237,6 +237,24 @@ class StoreContract:
         assert seen == [True]
         assert store.read_blob(expected.digest, limit=5) == b"12345"
 
+    def test_who_waits_is_told_how_far_it_is_and_may_give_up(self, store: Store) -> None:
+        expected = describe(b"12345")
+        told: list[int] = []
+
+        def stop(size: int) -> None:
+            told.append(size)
+            if len(told) == 3:
+                raise RuntimeError("enough")
+
+        with store.ingest(expected) as first:
+            first.write(b"123")
+            with pytest.raises(RuntimeError, match="enough"), store.ingest(expected, on_wait=stop):
+                pass
+            first.write(b"45")
+            first.commit()
+        assert told == [3, 3, 3]
+        assert store.has(expected.digest)
+
     def test_who_waits_in_vain_writes(self, store: Store) -> None:
         expected = describe(b"12345")
         seen: list[bool] = []
