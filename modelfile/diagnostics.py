@@ -64,7 +64,8 @@ class Diagnostic:
     """Characters of `excerpt` to underline, at least 1."""
 
     def __str__(self) -> str:
-        where = f"{self.filename}:{self.span.line}:{self.span.column}" if self.span.line else self.filename
+        name = printable(self.filename)
+        where = f"{name}:{self.span.line}:{self.span.column}" if self.span.line else name
         lines = [f"{where}: {self.severity}[{self.code}]: {self.message}"]
         if self.span.line:
             gutter = f"{self.span.line:>5} | "
@@ -88,7 +89,8 @@ class ModelfileError(InputError):
     def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
         self.diagnostics = tuple(diagnostics)
         first = self.diagnostics[0]
-        where = f"{first.filename}, line {first.span.line}" if first.span.line else first.filename
+        name = printable(first.filename)
+        where = f"{name}, line {first.span.line}" if first.span.line else name
         more = len(self.diagnostics) - 1
         also = f" (and {more} more problem{'s' if more > 1 else ''})" if more else ""
         super().__init__(f"{where}: {first.message}{also}", hint=first.hint)

@@ -23,6 +23,18 @@ KEYWORDS = (
 ROLES = ("system", "user", "assistant")
 
 
+_ELSEWHERE = {
+    "ENV": "a Modelfile has no environment; ARG declares a build argument, PARAMETER sets an option",
+    "ADD": "COPY puts files into the artifact",
+    "RUN": "nothing is run when a model is built; TEST checks its answers",
+    "CMD": "a model has no command; lading run starts it",
+    "ENTRYPOINT": "a model has no command; lading run starts it",
+    "PROMPT": "SYSTEM sets the system message, MESSAGE the first turns",
+    "OPTION": "PARAMETER sets an option",
+}
+"""Instructions of other languages, and what there is instead."""
+
+
 class Mistake(NamedTuple):
     code: Code
     message: str
@@ -72,7 +84,10 @@ def _statement(found: str) -> Mistake:
         return Mistake(Code.MISSING_VALUE, f"{word.upper()} needs a value", length=len(word))
     keyword = _leading(r"[A-Za-z]*", word).upper()
     message = f"unknown instruction {quoted(word)}: expected one of {', '.join(KEYWORDS)}"
-    hint = f"put a space after {keyword}" if keyword in KEYWORDS else did_you_mean(word, KEYWORDS)
+    if keyword in KEYWORDS:
+        hint: str | None = f"put a space after {keyword}"
+    else:
+        hint = _ELSEWHERE.get(word.upper()) or did_you_mean(word, KEYWORDS)
     if hint is None:
         hint = 'a value that spans lines needs """ around it'
     return Mistake(Code.UNKNOWN_INSTRUCTION, message, length=len(word), hint=hint)

@@ -82,7 +82,7 @@ class Source:
         source = cls(text, filename)
         surrogate = re.search("[\ud800-\udfff]", text)
         if surrogate:
-            source.refuse(surrogate.start(), "not valid Unicode: half of a surrogate pair")
+            raise source._undecodable(surrogate.start(), "not valid Unicode: half of a surrogate pair")
         return source
 
     @classmethod
@@ -93,14 +93,12 @@ class Source:
             source = cls(data.decode(encoding, "replace"), filename)
             offset = len(data[: error.start].decode(encoding, "replace"))
             found = data[error.start : error.start + 1].hex()
-            source.refuse(offset, f"not valid {name}: byte 0x{found} at offset {error.start}", cause=error)
-            raise  # not reached: refuse() raises
+            message = f"not valid {name}: byte 0x{found} at offset {error.start}"
+            raise source._undecodable(offset, message) from error
 
-    def refuse(self, offset: int, message: str, cause: Exception | None = None) -> None:
+    def _undecodable(self, offset: int, message: str) -> ModelfileError:
         hint = "save the file as UTF-8"
-        raise ModelfileError(
-            [self.diagnose(Code.ENCODING, message, offset, offset + 1, hint=hint)]
-        ) from cause
+        return ModelfileError([self.diagnose(Code.ENCODING, message, offset, offset + 1, hint=hint)])
 
     def span(self, start: int, end: int) -> Span:
         """Where the characters from offset `start` to `end` are."""

@@ -321,8 +321,23 @@ def _choose_template(made: dict[Role, Content], modelfile: Modelfile, jinja: Doc
     made.pop(Role.TEMPLATE_JINJA, None)
     if jinja is not None:
         made[Role.TEMPLATE_JINJA] = jinja.content
+    elif is_jinja(text):
+        made[Role.TEMPLATE_JINJA] = FromBytes(text.encode())
     else:
-        made[Role.TEMPLATE_JINJA if is_jinja(text) else Role.TEMPLATE_GO] = FromBytes(text.encode())
+        _check_go_template(template, text)
+        made[Role.TEMPLATE_GO] = FromBytes(text.encode())
+
+
+def _check_go_template(instruction: Template | None, text: str) -> None:
+    """Refuse now what could never be rendered."""
+    from ..modelfile.go_template import BadTemplate, parse_template  # most builds need neither
+
+    try:
+        parse_template(text)
+    except BadTemplate as error:
+        at = error.diagnostic
+        reason = f"not a Go template: {at.message} (line {at.span.line}, column {at.span.column} of it)"
+        raise BuildError(instruction, reason, hint=error.hint) from error
 
 
 def is_jinja(template: str) -> bool:

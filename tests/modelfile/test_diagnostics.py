@@ -64,6 +64,24 @@ def test_long_lines_are_shown_around_the_caret() -> None:
     assert diagnostic.excerpt[column : column + 9] == "b/../../c"
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("FORM x", 'did you mean "FROM"?'),
+        ("FROM:x", "put a space after FROM"),
+        ("ADD a b", "COPY puts files into the artifact"),
+        ("You are Mario.", 'a value that spans lines needs """ around it'),
+        ("MESSAGE User x", "roles are in lower case"),
+        ("MESSAGE asistant x", 'did you mean "assistant"?'),
+        ("PARAMETER top-k 1", 'did you mean "top_k"?'),
+        ("PARAMETER numa 1", "Ollama removed it; remove the line"),
+        ('SYSTEM """a""" b', 'text after a closing """ keeps the value open'),
+    ],
+)
+def test_hints(text: str, hint: str) -> None:
+    assert _errors("FROM x\n" + text + "\n").hint == hint
+
+
 def test_no_source_no_caret() -> None:
     shown = str(Diagnostic(code="M000", severity=Severity.ERROR, message="m", hint="h"))
     assert shown == "Modelfile: error[M000]: m\n  hint: h"
