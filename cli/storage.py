@@ -16,7 +16,7 @@ from .progress import show_progress
 from .session import FormatOption, ModelArgument, QuietOption, session_of
 
 if TYPE_CHECKING:
-    pass
+    from ..oci.store import Store, TaggedManifest
 
 LIST_FIELDS = ("name", "id", "digest", "size", "modified")
 
@@ -41,7 +41,7 @@ def list_models(
                 "name": name,
                 "id": tag.descriptor.digest.short,
                 "digest": str(tag.descriptor.digest),
-                "size": sum(blob.size for blob in store.read_manifest(tag.descriptor).blobs),
+                "size": _size_of(store, tag),
                 "modified": tag.modified.astimezone(UTC).isoformat(),
             }
         )
@@ -58,6 +58,17 @@ def list_models(
         "MODIFIED": lambda row: format_ago(datetime.fromisoformat(row["modified"]), now=now),
     }
     print_rows("json" if as_json else form, rows, table, LIST_FIELDS)
+
+
+def _size_of(store: Store, tag: TaggedManifest) -> int:
+    """Bytes of a model; 0 with a note where its manifest is damaged: it is listed, and can be removed."""
+    from ..modelfile.errors import LadingError
+
+    try:
+        return sum(blob.size for blob in store.read_manifest(tag.descriptor).blobs)
+    except LadingError as error:
+        print(f"{tag.reference.display} is damaged: {error}", file=sys.stderr)
+        return 0
 
 
 def inspect(
@@ -130,7 +141,7 @@ def copy(
     """Give a model another name. Nothing is copied but the name."""
     session = session_of(context)
     store = session.store()
-    store.tag(session.reference(target), store.resolve(session.reference(source)).descriptor)
+    store.tag(session.reference(target), store.find(session.reference(source)).descriptor)
     print(f"copied '{source}' to '{target}'")
 
 
@@ -149,10 +160,10 @@ def remove(
     references = [session.reference(name) for name in models]
     if not force:
         for reference in references:
-            store.resolve(reference)  # all or nothing: a name that is missing leaves the others alone
+            store.find(reference)  # all or nothing: a name that is missing leaves the others alone
     for name, reference in zip(models, references, strict=True):
         try:
-            store.untag(reference)
+            store.untag(store.find(reference).reference)
         except ModelNotFound:
             continue
         print(f"deleted '{name}'")

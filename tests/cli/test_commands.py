@@ -121,6 +121,22 @@ def test_cp_and_rm(lading: Lading, model: str) -> None:
     assert lading.ok("ls", "-q") == "registry.example/team/chat:v1\n"
 
 
+def test_a_damaged_model_is_listed_and_can_be_removed(lading: Lading, model: str) -> None:
+    lading.ok("cp", model, "sound")
+    lading.ok("create", "broken", "-f", "-", "-q", stdin="FROM chat\nSYSTEM x\n")
+    rows = {row["name"]: row for row in json.loads(lading.ok("ls", "--json"))}
+    manifest = lading.home / "blobs" / "sha256" / rows["broken:latest"]["digest"].removeprefix("sha256:")
+    manifest.chmod(0o644)
+    manifest.write_bytes(b"{}")
+    done = lading.run("ls", "-q")
+    assert sorted(done.out.split()) == ["broken:latest", "chat:latest", "sound:latest"]
+    assert "broken:latest is damaged" in done.err
+    assert "lading rm broken:latest" in lading.fails(1, "gc")
+    lading.ok("rm", "broken")
+    lading.ok("gc")
+    assert "0 problems" in lading.ok("fsck")
+
+
 def test_rm_of_several_is_all_or_nothing(lading: Lading, model: str) -> None:
     lading.fails(3, "rm", model, "missing")
     assert lading.ok("ls", "-q") == "chat:latest\n"
@@ -164,7 +180,7 @@ def test_fmt_and_lint(lading: Lading, tmp_path: Path) -> None:
         "lint", "-", stdin="FROM ./x.gguf\nPARAMETER temperature 0.1\nPARAMETER temperature 0.2\n"
     )
     assert done.code == 1
-    assert re.search(r"^-:\d+:\d+: L\d+ ", done.out, re.MULTILINE), done.out
+    assert re.search(r"^-:\d+:\d+: warning\[L\d+\]: ", done.out, re.MULTILINE), done.out
 
 
 def test_version_config_completion_help(lading: Lading) -> None:
