@@ -50,8 +50,9 @@ def lint(
 ) -> None:
     """Explain what is doubtful in Modelfiles.
 
-    Exits with 1 if anything is.
+    Exits with 1 if there is a warning; notes alone are no failure.
     """
+    from ..modelfile.diagnostics import Severity
     from ..modelfile.linter import lint as lint_modelfile
 
     found = []
@@ -66,16 +67,17 @@ def lint(
                     "line": diagnostic.span.line,
                     "column": diagnostic.span.column,
                     "code": diagnostic.code,
+                    "severity": diagnostic.severity.value,
                     "message": diagnostic.message,
+                    "hint": diagnostic.hint,
                 }
                 for path, diagnostic in found
             ]
         )
     else:
-        for path, diagnostic in found:
-            span = diagnostic.span
-            print(f"{path}:{span.line}:{span.column}: {diagnostic.code} {diagnostic.message}")
-    if found:
+        for _path, diagnostic in found:
+            print(diagnostic)
+    if any(diagnostic.severity is not Severity.NOTE for _path, diagnostic in found):
         raise typer.Exit(ExitCode.FAILURE)
 
 
