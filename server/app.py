@@ -10,7 +10,15 @@ import falcon.asgi
 from falcon.asgi import Request, Response
 
 from ..modelfile.errors import LadingError
-from . import health, native_inference, native_models, openai_chat, openai_models
+from . import (
+    health,
+    native_blobs,
+    native_inference,
+    native_models,
+    native_transfer,
+    openai_chat,
+    openai_models,
+)
 from .errors import INTERNAL, RETRY_AFTER_S, Problem, native_body, openai_body, problem_of
 from .guard import request_id
 from .registry import add_registry_routes
@@ -50,6 +58,10 @@ def _add_native_routes(app: falcon.asgi.App[Any, Any], services: Services) -> No
     app.add_route("/api/ps", native_models.Ps(services))
     app.add_route("/api/copy", native_models.Copy(services))
     app.add_route("/api/delete", native_models.Delete(services))
+    app.add_route("/api/pull", native_transfer.Pull(services))
+    app.add_route("/api/push", native_transfer.Push(services))
+    app.add_route("/api/create", native_transfer.Create(services))
+    app.add_route("/api/blobs/{digest}", native_blobs.Blobs(services))
     app.add_route("/api/generate", native_inference.Generate(services))
     app.add_route("/api/chat", native_inference.Chat(services))
     app.add_route("/api/embed", native_inference.Embed(services))

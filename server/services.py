@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+from ..oci.reference import Reference
 from ..oci.store import Store
 from ..runtime.inference import Inference
 from .catalogue import Catalogue
 from .names import Names
 from .settings import ServerSettings
+
+if TYPE_CHECKING:
+    from ..oci.registry import RegistryClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,3 +25,13 @@ class Services:
     names: Names
     version: str
     """Lading's own."""
+
+    def registry_client(self, reference: Reference, *, insecure: bool) -> RegistryClient:
+        """A client for one pull or push, to be closed; ``insecure`` allows plain HTTP to its registry."""
+        from ..oci.registry import RegistryClient  # brings requests and oras, which few requests need
+
+        settings = self.settings.registries
+        plain_http = (*settings.plain_http, *self.settings.insecure_registries)
+        if insecure:
+            plain_http = (*plain_http, reference.registry)
+        return RegistryClient(replace(settings, plain_http=plain_http), self.settings.credentials)

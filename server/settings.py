@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..oci.credentials import Credentials, NoCredentials
+from ..oci.registry_settings import RegistrySettings
 from ..runtime.settings import RuntimeSettings
 
 DEFAULT_HOST = "127.0.0.1"
@@ -49,5 +51,9 @@ class ServerSettings:
     access_log: bool = True
     registry: bool = True
     """Serve the store as a registry at ``/v2/``."""
+    registries: RegistrySettings = field(default_factory=RegistrySettings)
+    """How ``/api/pull`` and ``/api/push`` reach registries."""
+    credentials: Credentials = field(default_factory=NoCredentials)
+    """What they log in with."""
     insecure_registries: tuple[str, ...] = ()
-    """Registry hosts that may be reached over plain HTTP."""
+    """Registry hosts that may be reached over plain HTTP, beside those of `registries`."""
