@@ -143,29 +143,16 @@ def test_models_that_differ_in_words_alone_share_a_runner(shelf: ModelShelf, kee
     assert keeper.unload("pirate"), "either name unloads it"
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "shared"),
-    [
-        pytest.param({}, {}, True, id="auto and auto"),
-        pytest.param({"num_ctx": 512}, {"num_ctx": 512}, True, id="the same context"),
-        pytest.param({}, {"num_ctx": 1_000_000}, True, id="clamped to what the model was trained for"),
-        pytest.param({"num_ctx": 512}, {"num_ctx": 768}, False, id="another context"),
-        pytest.param({"num_ctx": 512}, {}, False, id="shorter than the default"),
-        pytest.param({"num_thread": 1}, {}, True, id="auto threads do not conflict"),
-        pytest.param({}, {"num_thread": 1}, False, id="threads asked for"),
-        pytest.param({}, {"temperature": 1, "stop": ["x"]}, True, id="options of the request alone"),
-    ],
-)
-def test_load_time_options_decide_whether_a_runner_is_shared(
-    shelf: ModelShelf, keeper_of: MakeKeeper, first: dict[str, Any], second: dict[str, Any], shared: bool
-) -> None:
+def test_another_context_takes_the_place_of_the_runner(shelf: ModelShelf, keeper_of: MakeKeeper) -> None:
     keeper = keeper_of(shelf)
-    one = acquire(keeper, options=first)
-    run(one)
-    two = acquire(keeper, options=second)
-    assert (one.socket_path == two.socket_path) is shared
+    small = acquire(keeper, options={"num_ctx": 512}, verb="load")
+    assert acquire(keeper, options={"num_ctx": 512}, verb="load").socket_path == small.socket_path
+    large = acquire(keeper, options={"num_ctx": 1_000_000})
+    assert (small.n_ctx, large.n_ctx) == (512, 2048), "never above what the model was trained for"
+    assert large.socket_path != small.socket_path
+    assert acquire(keeper).socket_path == large.socket_path, "who asks for nothing takes what there is"
     assert len(pids(keeper)) == 1
-    assert "Paris" in run(two)
+    assert "Paris" in run(large)
 
 
 # Keep-alive

@@ -1,0 +1,99 @@
+"""Which requests can share a runner, and what the runner is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from lading.runtime.estimate import LoadShape
+from lading.runtime.grant import Details, ModelFacts
+from lading.runtime.load_plan import LoadPlan, ModelFiles
+from lading.runtime.model_shape import read_shape
+from lading.runtime.options import Options
+from lading.runtime.protocol import Adapter
+from lading.runtime.settings import RuntimeSettings
+
+TRAINED = 8192
+
+
+def plan(trained: int = TRAINED, settings: RuntimeSettings | None = None, **options: Any) -> LoadPlan:
+    metadata = {"general.architecture": "llama", "llama.context_length": trained}
+    return LoadPlan(
+        facts=ModelFacts(name="m", full_name="r/m", digest="sha256:0", details=Details()),
+        files=ModelFiles(
+            key="k",
+            weights=("/w",),
+            weights_size=1000,
+            shape=read_shape(metadata),
+            adapters=(Adapter(path="/a"),),
+        ),
+        options=msgspec.structs.replace(Options(), **options),
+        settings=settings or RuntimeSettings(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("loaded", "wanted", "shared"),
+    [
+        pytest.param({}, {}, True, id="auto and auto"),
+        pytest.param({"num_ctx": 512}, {"num_ctx": 512}, True, id="same context"),
+        pytest.param({"num_ctx": 512}, {"num_ctx": 1024}, False, id="longer context"),
+        pytest.param({"num_ctx": 1024}, {"num_ctx": 512}, False, id="shorter context"),
+        pytest.param({}, {"num_ctx": 4096}, True, id="default, spelt out"),
+        pytest.param({"num_ctx": 8192}, {}, True, id="longer than the default"),
+        pytest.param({"num_ctx": 512}, {}, False, id="shorter than the default"),
+        pytest.param({"num_ctx": 8192}, {"num_ctx": 10**9}, True, id="clamped to the training context"),
+        pytest.param({"num_thread": 3}, {}, True, id="auto threads"),
+        pytest.param({}, {"num_thread": 3}, False, id="threads asked for"),
+        pytest.param({"num_gpu": 7}, {"num_gpu": -1}, True, id="auto layers"),
+        pytest.param({"num_gpu": 7}, {"num_gpu": 0}, False, id="no layers"),
+        pytest.param({}, {"use_mmap": False}, False, id="read instead of map"),
+        pytest.param({"num_batch": 64}, {"num_batch": 64}, True, id="same batch"),
+        pytest.param({}, {"main_gpu": 0}, False, id="one gpu"),
+        pytest.param({}, {"temperature": 0.0, "stop": ("x",), "seed": 5}, True, id="options of the request"),
+    ],
+)
+def test_sharing(loaded: dict[str, Any], wanted: dict[str, Any], shared: bool) -> None:
+    assert plan(**loaded).serves(plan(**wanted)) is shared
+
+
+@pytest.mark.parametrize(
+    ("trained", "default", "asked", "n_ctx"),
+    [
+        pytest.param(8192, 0, 0, 4096, id="default"),
+        pytest.param(2048, 0, 0, 2048, id="default above training"),
+        pytest.param(8192, 6000, 0, 6000, id="setting"),
+        pytest.param(8192, 6000, 512, 512, id="request over setting"),
+        pytest.param(8192, 0, 10**9, 8192, id="clamped"),
+        pytest.param(0, 0, 10**6, 10**6, id="training unknown"),
+        pytest.param(8192, 0, 1, 4, id="at least four"),
+    ],
+)
+def test_context(trained: int, default: int, asked: int, n_ctx: int) -> None:
+    settings = RuntimeSettings(context_length=default)
+    assert plan(trained, settings, num_ctx=asked).n_ctx == n_ctx
+
+
+def test_what_the_runner_is_told() -> None:
+    settings = RuntimeSettings(
+        threads=3, kv_cache_type="q8_0", flash_attention="on", max_queue=9, sandbox=False
+    )
+    spec = plan(settings=settings, num_ctx=1024, num_gpu=0).spec(4, socket_path="/s", parent_pid=7)
+    assert (spec.weights, spec.adapters) == (("/w",), (Adapter(path="/a"),))
+    assert (spec.n_ctx, spec.n_parallel, spec.n_batch, spec.n_gpu_layers) == (1024, 4, 512, 0)
+    assert (spec.n_threads, spec.kv_cache_type, spec.flash_attention) == (3, "q8_0", "on")
+    assert (spec.max_queue, spec.sandbox, spec.socket_path, spec.parent_pid) == (9, "off", "/s", 7)
+    assert plan(settings=settings, num_thread=1).spec(1, socket_path="/s", parent_pid=7).n_threads == 1
+
+
+def test_what_the_estimate_is_told() -> None:
+    assert plan(num_ctx=256, num_batch=4096).shape(2) == LoadShape(
+        n_ctx=256, n_parallel=2, n_batch=256, n_outputs=2
+    )
+    assert plan(num_batch=4096).shape(1).n_batch == 512, "a runner takes no larger steps"
+
+
+def test_a_fixed_number_of_sequences_is_kept() -> None:
+    assert plan(settings=RuntimeSettings(num_parallel=3)).parallel(available=0) == 3
