@@ -172,9 +172,15 @@ def remove(
 def gc(
     context: typer.Context,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would go.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", "-a", help="Also unfinished downloads that a pull could resume.")
+    ] = False,
 ) -> None:
     """Free the bytes that no model needs."""
-    report = session_of(context).store().gc(dry_run=dry_run)
+    from ..oci.store import SweepPolicy
+
+    policy = SweepPolicy(keep_partial_s=0) if everything else SweepPolicy()
+    report = session_of(context).store().gc(dry_run=dry_run, policy=policy)
     verb = "would free" if dry_run else "freed"
     print(f"{verb} {format_size(report.freed)} in {len(report.blobs) + report.leftovers} files")
     if report.kept_leftovers:

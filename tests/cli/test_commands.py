@@ -143,6 +143,14 @@ def test_rm_of_several_is_all_or_nothing(lading: Lading, model: str) -> None:
     assert lading.ok("rm", "--force", model, "missing") == "deleted 'chat'\n"
 
 
+def test_gc_keeps_what_a_pull_resumes_unless_asked(lading: Lading, model: str) -> None:
+    (lading.home / "ingest" / f"sha256-{'a' * 64}").write_bytes(b"half a download")
+    done = lading.run("gc")
+    assert (done.code, done.out) == (0, "freed 0 B in 0 files\n")
+    assert done.err == "kept 1 unfinished downloads: a pull resumes them\n"
+    assert lading.ok("gc", "--all") == "freed 15 B in 1 files\n"
+
+
 def test_gc_frees_what_no_model_needs(lading: Lading, model: str) -> None:
     assert "freed 0 B in 0 files" in lading.ok("gc")
     lading.ok("rm", model)
