@@ -251,6 +251,10 @@ class LlamaVocab:
         self.ends = [token for token in range(self.size) if llama_cpp.llama_vocab_is_eog(pointer, token)]
         """Tokens that end an answer: EOS, end of turn, end of message."""
         self._ends = frozenset(self.ends)
+        self.controls = [
+            token for token in range(self.size) if llama_cpp.llama_vocab_is_control(pointer, token)
+        ]
+        """Tokens that are no text: ends and beginnings of turns, separators, places of images."""
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Tokens of ``text``; ``add_special`` puts BOS and EOS where the model wants them, ``parse_special``

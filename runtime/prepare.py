@@ -24,6 +24,7 @@ from .output import AnswerReader
 from .protocol import Generate, Message, TemplateKind
 from .renderer import Renderer, RenderJob, TemplateTraits
 from .request_check import check
+from .shield import ControlNames, Passage, Shield
 from .slots import TokenArray
 from .thinking import ThinkingSplitter, ThinkingTags
 from .tool_calls import CallTags, ToolCallParser
@@ -71,6 +72,7 @@ class Preparer:
         self._template = template
         self._compiler = compiler
         self._n_ctx = n_ctx
+        self._control_names = ControlNames(map(vocab.text, vocab.controls))
 
     async def generation(self, request: Generate, owner: object) -> Generation:
         """The generation that answers ``request``.
@@ -159,16 +161,27 @@ class Preparer:
         return best
 
     async def _tokens(self, request: Generate, messages: Sequence[Message]) -> tuple[str, list[int]]:
-        text = await self._text(request, messages)
+        shield = self._control_names.shield()
+        text = await self._text(request, messages, shield)
         if text is None:
             return await asyncio.to_thread(self._fill_in_the_middle, request)
-        tokens = await asyncio.to_thread(self._vocab.tokenize, text, add_special=True, parse_special=True)
+        passages = shield.passages(text)
+        text = "".join(passage.text for passage in passages)
+        tokens = await asyncio.to_thread(self._tokenize, passages)
         if self._vocab.add_bos and tokens[:2] == [self._vocab.bos] * 2:
             del tokens[0]  # the template writes it, and the tokenizer adds it again
         return text, [*request.context, *tokens]
 
-    async def _text(self, request: Generate, messages: Sequence[Message]) -> str | None:
-        """None: fill in the middle without a template."""
+    def _tokenize(self, passages: Sequence[Passage]) -> list[int]:
+        tokens: list[int] = []
+        for i, passage in enumerate(passages):
+            tokens += self._vocab.tokenize(
+                passage.text, add_special=i == 0, parse_special=not passage.is_plain
+            )
+        return tokens
+
+    async def _text(self, request: Generate, messages: Sequence[Message], shield: Shield) -> str | None:
+        """With marks of ``shield``. None: fill in the middle without a template."""
         prompt = request.prompt
         go = bool(request.template) or self._template.kind == "go"
         source = request.template or self._template.source
@@ -179,16 +192,19 @@ class Preparer:
         job = RenderJob(
             kind="go" if go else "jinja",
             template=source or CHATML,
-            messages=tuple(_template_message(message) for message in messages),
-            tools=request.tools,
+            messages=tuple(_template_message(message, shield) for message in messages),
+            tools=tuple(shield.value(request.tools)),
             think=request.think,
             bos=self._template.bos,
             eos=self._template.eos,
         )
         if go and prompt is not None:
-            earlier = tuple(_template_message(message) for message in request.messages)
             job = structs.replace(
-                job, messages=earlier, prompt=prompt, suffix=request.suffix, system=request.system
+                job,
+                messages=tuple(_template_message(message, shield) for message in request.messages),
+                prompt=shield.text(prompt),
+                suffix=shield.text(request.suffix),
+                system=request.system,
             )
         return await self._renderer.render(job)
 
@@ -227,9 +243,12 @@ def _conversation(request: Generate) -> list[Message]:
     return [*messages, Message(role="user", content=request.prompt)]
 
 
-def _template_message(message: Message) -> dict[str, Any]:
+def _template_message(message: Message, shield: Shield) -> dict[str, Any]:
     """A message as published templates expect it: absent fields absent, calls in OpenAI's shape."""
-    result: dict[str, Any] = {"role": message.role, "content": message.content}
+    # What the model itself and its operator wrote may well contain control tokens.
+    is_trusted = message.role in ("system", "assistant")
+    content = message.content if is_trusted else shield.text(message.content)
+    result: dict[str, Any] = {"role": message.role, "content": content}
     if message.thinking:
         result["reasoning_content"] = result["thinking"] = message.thinking
     if message.tool_calls:
