@@ -38,6 +38,7 @@ def make_model(path: Path, size: int) -> None:
     """A sound GGUF file of about ``size`` bytes: a llama of F32 tensors of 64 MiB each."""
     count = max(1, size // TENSOR_SIZE)
     rows = TENSOR_SIZE // 4 // 4096
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     values = [
         ("general.architecture", 8, _text("llama")),
         ("general.name", 8, _text("Benchmark")),
@@ -45,7 +46,8 @@ def make_model(path: Path, size: int) -> None:
         ("llama.context_length", 4, struct.pack("<I", 2048)),
         ("llama.embedding_length", 4, struct.pack("<I", 4096)),
         ("llama.attention.head_count", 4, struct.pack("<I", 32)),
-        ("tokenizer.ggml.model", 8, _text("none")),
+        ("tokenizer.ggml.model", 8, _text("llama")),
+        ("tokenizer.ggml.tokens", 9, struct.pack("<IQ", 8, len(tokens)) + b"".join(map(_text, tokens))),
     ]
     header = b"GGUF" + struct.pack("<IQQ", 3, count, len(values))
     header += b"".join(_text(key) + struct.pack("<I", type_) + data for key, type_, data in values)

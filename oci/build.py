@@ -34,7 +34,7 @@ from .errors import BlobNotFound, SourceChanged
 from .gguf_check import check_adapter_fits, check_file, check_shards
 from .gguf_header import GgufHeader, GgufKind
 from .gguf_problem import BadGguf, Problem
-from .layer import GGUF_ROLES, Layer, Role
+from .layer import GGUF_KINDS, Layer, Role
 from .manifest import Manifest
 from .model import read_model
 from .progress import Progress, ProgressSink, ignore_progress
@@ -182,10 +182,13 @@ class _Builder:
         model = read_model(self._store, self._resolve_base(reference))
         headers = {
             layer.digest: _checked(
-                self._store.blob_path(layer.digest), f"{layer.role} of {reference.display}", layer.size
+                self._store.blob_path(layer.digest),
+                f"{layer.role} of {reference.display}",
+                size=layer.size,
+                kind=GGUF_KINDS[layer.role],
             )
             for layer in model.layers
-            if layer.role in GGUF_ROLES
+            if layer.role in GGUF_KINDS
         }
         name = str(replace(reference, digest=None)) if reference.tag else reference.name
         self._base = Base(
@@ -335,10 +338,10 @@ def _role(instruction: From | Adapter | Draft, header: GgufHeader) -> Role:
             return role
 
 
-def _checked(path: Path, name: str, size: int | None = None) -> GgufHeader:
+def _checked(path: Path, name: str, *, size: int | None = None, kind: GgufKind | None = None) -> GgufHeader:
     """The header of a sound GGUF file; in errors it is called ``name``."""
     try:
-        return check_file(path, expected_size=size)
+        return check_file(path, expected_size=size, expected_kind=kind)
     except BadGguf as error:
         raise BadGguf(name, error.problems, hint=error.hint) from error
 

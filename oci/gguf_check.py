@@ -39,22 +39,29 @@ MAX_PATCH_SIZE: Final = 65_535
 
 
 def check_file(
-    path: Path, *, expected_size: int | None = None, allow_vocabulary_only: bool = False
+    path: Path,
+    *,
+    expected_size: int | None = None,
+    expected_kind: GgufKind | None = None,
+    allow_vocabulary_only: bool = False,
 ) -> GgufHeader:
     """The header of the file at ``path``, when nothing is wrong with it.
 
-    ``expected_size`` is what the descriptor of the blob promises.
+    ``expected_size`` is what the descriptor of the blob promises, ``expected_kind`` what its layer is for.
 
     Raises:
         BadGguf: with every problem found.
     """
     with open_regular(path) as (fd, size):
         header, problems = parse_header(fd, size)
+        sound = not problems  # else tensors or values were left out, and the layout has holes
         if expected_size is not None and size != expected_size:
             what = f"the file has {size:,} bytes, expected {expected_size:,}"
             problems.append(Problem(ProblemCode.TRUNCATED, "", what))
         if header is not None:
-            sound = not problems  # else tensors or values were left out, and the layout has holes
+            if expected_kind is not None and header.kind is not expected_kind:
+                what = f"the file is a {header.kind}, expected a {expected_kind}"
+                problems.append(Problem(ProblemCode.WRONG_KIND, "", what))
             problems += check_header(header, layout=sound, allow_vocabulary_only=allow_vocabulary_only)
             problems += check_vocabulary(fd, header)
     if header is None or problems:
@@ -74,7 +81,7 @@ def check_header(
             if not (header.tensors or header.split or allow_vocabulary_only):
                 what = "the file has a vocabulary but no tensors: it cannot generate anything"
                 problems.append(Problem(ProblemCode.WRONG_KIND, "", what))
-            if is_first_shard(header):
+            if header.is_first_shard:
                 problems += check_hyperparameters(header)
         case GgufKind.ADAPTER:
             problems += _check_adapter(header)
@@ -140,16 +147,11 @@ def _fits(name: str, a: tuple[int, ...], b: tuple[int, ...], target: tuple[int, 
     return target[0] == a[0] and target[1] == b[1]
 
 
-def is_first_shard(header: GgufHeader) -> bool:
-    """The metadata of a split model are in its first shard only."""
-    return header.split is None or header.split[0] == 0
-
-
 def _check_architecture(header: GgufHeader) -> Iterator[Problem]:
     where = "key 'general.architecture'"
     value = header.metadata.get("general.architecture")
     if value is None:
-        if is_first_shard(header):
+        if header.is_first_shard:
             yield Problem(ProblemCode.UNSUPPORTED_ARCHITECTURE, where, "is missing")
     elif not isinstance(value, str):
         yield Problem(ProblemCode.UNSUPPORTED_ARCHITECTURE, where, "is not a string")

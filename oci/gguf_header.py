@@ -162,6 +162,11 @@ class GgufHeader:
             return number, count
         return None
 
+    @property
+    def is_first_shard(self) -> bool:
+        """Whether it is where the metadata of the model are: of a split model, in the first shard only."""
+        return self.split is None or self.split[0] == 0
+
     def _text(self, key: str) -> str | None:
         value = self.metadata.get(key)
         return value if isinstance(value, str) else None

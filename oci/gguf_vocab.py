@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from math import isfinite
 from typing import Final
 
-from .gguf_header import MAX_ELEMENT_SIZE, GgufArray, GgufHeader
+from .gguf_header import MAX_ELEMENT_SIZE, GgufArray, GgufHeader, GgufKind
 from .gguf_problem import Problem, ProblemCode, quoted
 from .gguf_stream import HeaderFault, HeaderStream
 from .gguf_types import TOKEN_TYPE_BYTE, TOKEN_TYPES, TOKENIZER_MODELS, ValueType
@@ -32,6 +32,31 @@ _MERGE = re.compile(rb"[^ ]+ [^ ]+")
 
 # tokenizers that have merges, without which llama.cpp refuses them
 _BPE_MODELS = frozenset({"gpt2", "hybriddna", "whitespace", "gemma4"})
+
+# Special tokens that a tokenizer has when the file does not say; those beyond the vocabulary do not count.
+_DEFAULT_IDS: Mapping[str, Mapping[str, int]] = {
+    "llama": {"bos": 1, "eos": 2},
+    "bert": {"bos": 101, "seperator": 102},
+    "t5": {"eos": 1},
+    **{model: {"bos": 11, "eos": 11} for model in ("gpt2", "hybriddna", "whitespace")},
+}
+
+# Pre-tokenizers with which a text begins with the bos token, unless the file says otherwise, …
+_ADD_BOS = frozenset(
+    {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano"}
+    | {"tekken", "chameleon", "gemma4", "granite-embed-multi-311m"}
+)
+# … and those without a bos token of their own.
+_NO_BOS = frozenset({"chatglm-bpe", "glm4", "glm5"})
+
+# Either of the two forms of each byte, in which SentencePiece writes what no token covers.
+_BYTE_FORMS = tuple((b"<0x%02X>" % byte, bytes([byte])) for byte in range(256))
+
+# Tokens to look for. RWKV escapes its tokens, so a newline is two characters there.
+_FALLBACKS = {
+    "llama": frozenset(form for forms in _BYTE_FORMS for form in forms),
+    "rwkv": frozenset({b"\\n", b"\n"}),
+}
 
 
 def check_vocabulary(fd: int, header: GgufHeader) -> list[Problem]:
@@ -49,14 +74,17 @@ class _Checker:
         model = self._header.metadata.get(_PREFIX + "model")
         tokens = self._array("tokens", ValueType.STRING)
         if model is None:
-            if tokens is not None:
-                self._note("model", "is missing, but there are tokens")
+            if tokens is not None or (self._header.kind is GgufKind.MODEL and self._header.is_first_shard):
+                self._note("model", "is missing")
+            return self._problems
+        if model in ("none", "no_vocab"):
+            self._note("model", f"is {model!r}: without a vocabulary no text goes in or out")
             return self._problems
         if model not in TOKENIZER_MODELS:
             self._note("model", f"is {quoted(str(model))}, expected one of {_listed(TOKENIZER_MODELS)}")
         if tokens is not None:
             self._vocabulary(str(model), tokens)
-        elif model not in ("none", "no_vocab") and _PREFIX + "tokens" not in self._header.metadata:
+        elif _PREFIX + "tokens" not in self._header.metadata:
             self._note("tokens", "is missing")
         self._merges(str(model))
         self._charsmap()
@@ -94,8 +122,11 @@ class _Checker:
             what = f"is {stated:,}, but there are {count:,} tokens"
             self._problems.append(Problem(ProblemCode.BAD_VOCABULARY, where, what))
         self._special_tokens(count)
+        self._needed_tokens(model, count)
         self._scores(count)
         byte_ids = self._token_types(count)
+        if model == "bert" and byte_ids:
+            self._note("token_type", "a WordPiece vocabulary has tokens that stand for bytes")
         try:
             self._tokens(model, tokens, byte_ids)
         except HeaderFault as fault:  # the file shrank while it was checked
@@ -104,14 +135,16 @@ class _Checker:
     def _tokens(self, model: str, tokens: GgufArray, byte_ids: frozenset[int]) -> None:
         buckets = [array("q") for _ in range(_BUCKETS)]
         add: list[Callable[[int], None]] = [bucket.append for bucket in buckets]
-        has_newline = False
+        wanted = _FALLBACKS.get(model, frozenset())
+        found: set[bytes] = set()
         index = 0
         for batch in self._strings(tokens):
             if b"" in batch:  # llama.cpp names them so
                 batch = [item or b"[EMPTY_%d]" % (index + at) for at, item in enumerate(batch)]
             for value in map(hash, batch):
                 add[value & (_BUCKETS - 1)](value)
-            has_newline = has_newline or b"<0x0A>" in batch or b"\n" in batch
+            if wanted:
+                found |= wanted.intersection(batch)
             if byte_ids:
                 for at in byte_ids.intersection(range(index, index + len(batch))):
                     self._byte_token(at, batch[at - index])
@@ -119,7 +152,16 @@ class _Checker:
         for number, bucket in enumerate(buckets):
             if len(set(bucket)) != len(bucket):
                 self._duplicates(tokens, number)
-        if model == "rwkv" and not has_newline and not self._has_rwkv_newline(tokens):
+        self._fallbacks(model, found)
+
+    def _fallbacks(self, model: str, found: set[bytes]) -> None:
+        """What no token covers must have a way to be written: llama.cpp aborts where there is none."""
+        if model == "llama":
+            missing = [forms[0].decode() for forms in _BYTE_FORMS if found.isdisjoint(forms)]
+            if missing:
+                shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+                self._note("tokens", f"no token for {len(missing)} of 256 bytes: {shown}")
+        elif model == "rwkv" and not found:
             self._note("tokens", "no token for a newline, which a tokenizer of RWKV needs")
 
     def _duplicates(self, tokens: GgufArray, bucket: int) -> None:
@@ -140,10 +182,6 @@ class _Checker:
     def _byte_token(self, index: int, token: bytes) -> None:
         if not _BYTE_TOKEN.fullmatch(token):
             self._note("tokens", f"token {index} stands for a byte but is {quoted(token)}, expected '<0xNN>'")
-
-    def _has_rwkv_newline(self, tokens: GgufArray) -> bool:
-        r"""RWKV escapes its tokens: a newline is written ``\n`` there."""
-        return any(rb"\n" in batch for batch in self._strings(tokens))
 
     def _token_types(self, count: int) -> frozenset[int]:
         """The ids of the tokens that stand for a byte."""
@@ -191,6 +229,28 @@ class _Checker:
                 self._note(suffix, f"is of type {type_}, expected uint32")
             elif isinstance(value, int) and value >= count:
                 self._note(suffix, f"is {value:,}, but there are {count:,} tokens")
+
+    def _needed_tokens(self, model: str, count: int) -> None:
+        """The special tokens that are put around every text must exist: llama.cpp asserts it each time."""
+        pre = self._header.metadata.get(_PREFIX + "pre")
+        defaults = dict(_DEFAULT_IDS.get(model, {}))
+        needed = set()
+        if model == "bert":
+            needed = {"bos", "seperator"}
+        elif model in _BPE_MODELS or model in ("llama", "t5"):
+            begins = model in ("llama", "gemma4") or (model in _BPE_MODELS and pre in _ADD_BOS)
+            needed = {
+                name
+                for name, default in (("bos", begins), ("eos", model == "t5"))
+                if self._header.metadata.get(f"{_PREFIX}add_{name}_token", default) is True
+            }
+        if pre in _NO_BOS:
+            defaults.pop("bos", None)
+        for name in sorted(needed):
+            suffix = f"{name}_token_id"
+            default = defaults.get(name)
+            if _PREFIX + suffix not in self._header.metadata and (default is None or default >= count):
+                self._note(suffix, "is missing, but this token is put around every text")
 
     # merges and normalisation
 

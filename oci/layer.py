@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 from .descriptor import Descriptor
 from .digest import Digest
+from .gguf_header import GgufKind
 
 
 class Role(StrEnum):
@@ -28,8 +31,15 @@ class Role(StrEnum):
     OTHER = "other"
 
 
-# the roles whose layers are GGUF files
-GGUF_ROLES = frozenset({Role.WEIGHTS, Role.PROJECTOR, Role.ADAPTER, Role.DRAFT})
+# the roles whose layers are GGUF files, and of which kind
+GGUF_KINDS: Mapping[Role, GgufKind] = MappingProxyType(
+    {
+        Role.WEIGHTS: GgufKind.MODEL,
+        Role.PROJECTOR: GgufKind.PROJECTOR,
+        Role.ADAPTER: GgufKind.ADAPTER,
+        Role.DRAFT: GgufKind.MODEL,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

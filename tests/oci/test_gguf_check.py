@@ -21,6 +21,7 @@ from ggufmaker import (
     UINT32,
     Tensor,
     Typed,
+    boolean,
     bpe_metadata,
     changed,
     f32,
@@ -42,7 +43,7 @@ from ggufmaker import (
     u64,
 )
 
-from lading.oci.gguf import BadGguf, read_header
+from lading.oci.gguf import BadGguf, GgufKind, read_header
 from lading.oci.gguf_check import check_adapter_fits, check_file, check_shards
 from lading.oci.gguf_problem import ProblemCode as Code
 
@@ -397,10 +398,6 @@ SOUND = {
         "llama__rope__scaling__factor": f32(0),
     },
     "no kv heads stated": {"llama__attention__head_count_kv": None},
-    "without vocabulary": {
-        "tokenizer__ggml__model": string("none"),
-        **{f"tokenizer__ggml__{name}": None for name in ("tokens", "scores", "token_type")},
-    },
     "two empty tokens": {"tokenizer__ggml__tokens": strings([*TOKENS[:-2], "", ""])},
     "token that is not UTF-8": {"tokenizer__ggml__tokens": strings([*TOKENS[:-1], b"\xff"])},
     "more scores than tokens": {"tokenizer__ggml__scores": numbers(FLOAT32, [0.0] * (COUNT + 9))},
@@ -459,6 +456,26 @@ VOCABULARY: dict[str, tuple[dict[str, Typed | None], str]] = {
     "eos 2^32-1": ({"tokenizer__ggml__eos_token_id": u32(2**32 - 1)}, "eos_token_id"),
     "bos as i32": ({"tokenizer__ggml__bos_token_id": i32(-1)}, "expected uint32"),
     "merges missing": ({"tokenizer__ggml__model": string("gpt2")}, "merges"),
+    "tokenizer none": ({"tokenizer__ggml__model": string("none")}, "without a vocabulary"),
+    "no tokenizer at all": (
+        {f"tokenizer__ggml__{name}": None for name in ("model", "tokens", "scores", "token_type")},
+        "is missing",
+    ),
+    "no token for a byte": (
+        {"tokenizer__ggml__tokens": strings([*TOKENS[:3], "<0xff>", *TOKENS[4:]])},
+        "no token for 1 of 256 bytes: <0x00>",
+    ),
+    "no bos where one is added": (
+        {
+            "tokenizer__ggml__model": string("gpt2"),
+            "tokenizer__ggml__merges": strings(["a b"]),
+            "tokenizer__ggml__pre": string("glm4"),
+            "tokenizer__ggml__bos_token_id": None,
+            "tokenizer__ggml__add_bos_token": boolean(True),
+        },
+        "bos_token_id",
+    ),
+    "bytes in WordPiece": ({"tokenizer__ggml__model": string("bert")}, "stand for bytes"),
     "charsmap short": ({"tokenizer__ggml__precompiled_charsmap": numbers(UINT8, [1, 0])}, "too short"),
     "charsmap larger than itself": (
         {"tokenizer__ggml__precompiled_charsmap": numbers(UINT8, [200, 0, 0, 0, 1, 2])},
@@ -507,6 +524,38 @@ def test_rwkv_needs_a_newline(tmp_path: Path, tokens: list[str], sound: bool) ->
         check(tmp_path, data)
     else:
         assert "newline" in str(problems(tmp_path, data))
+
+
+def test_wordpiece_needs_the_tokens_around_a_text(tmp_path: Path) -> None:
+    changes = {
+        "tokenizer__ggml__model": string("bert"),
+        "tokenizer__ggml__tokens": strings(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"]),
+        "tokenizer__ggml__scores": None,
+        "tokenizer__ggml__token_type": None,
+        "tokenizer__ggml__seperator_token_id": u32(3),
+        "llama__vocab_size": u32(5),
+    }
+    check(tmp_path, make_model(**changes))
+    error = problems(tmp_path, make_model(**changes | {"tokenizer__ggml__seperator_token_id": None}))
+    assert "seperator_token_id" in str(error)
+
+
+@pytest.mark.parametrize("kind", GgufKind)
+def test_the_kind_must_be_the_expected_one(tmp_path: Path, kind: GgufKind) -> None:
+    path = tmp_path / "x.gguf"
+    made = {
+        GgufKind.MODEL: make_model(),
+        GgufKind.ADAPTER: make_adapter(),
+        GgufKind.PROJECTOR: make_projector(),
+    }
+    for made_kind, data in made.items():
+        path.write_bytes(data)
+        if made_kind is kind:
+            check_file(path, expected_kind=kind)
+        else:
+            with pytest.raises(BadGguf, match="expected a") as caught:
+                check_file(path, expected_kind=kind)
+            assert caught.value.codes == {Code.WRONG_KIND}
 
 
 # kinds
