@@ -18,6 +18,7 @@ from . import (
     native_transfer,
     openai_chat,
     openai_models,
+    openai_text,
 )
 from .errors import INTERNAL, RETRY_AFTER_S, Problem, native_body, openai_body, problem_of
 from .guard import request_id
@@ -72,6 +73,8 @@ def _add_openai_routes(app: falcon.asgi.App[Any, Any], services: Services) -> No
     chat = openai_chat.ChatCompletions(services)
     app.add_route("/v1/chat/completions", chat)
     app.add_route("/chat/completions", chat)
+    app.add_route("/v1/completions", openai_text.Completions(services))
+    app.add_route("/v1/embeddings", openai_text.Embeddings(services))
     app.add_route("/v1/models", openai_models.Models(services))
     app.add_sink(openai_models.Model(services).serve, r"/v1/models/(?P<model>.+)")
 

@@ -205,3 +205,26 @@ def test_what_makes_no_sense_is_a_bad_request_that_names_the_field(
     with pytest.raises(openai.BadRequestError) as caught:
         sdk.chat.completions.create(**{"model": "tiny", "messages": QUESTION, **options})
     assert caught.value.param == param
+
+
+PROMPT = "<|im_start|>user\nWhat is the capital of Italy?<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_text_completion(sdk: openai.OpenAI) -> None:
+    answer = sdk.completions.create(model="tiny", prompt=PROMPT, max_tokens=20)
+    assert "Rome" in answer.choices[0].text
+    assert (answer.object, answer.choices[0].finish_reason) == ("text_completion", "stop")
+    assert answer.usage and answer.usage.completion_tokens > 1
+    pieces = list(sdk.completions.create(model="tiny", prompt=PROMPT, max_tokens=20, stream=True))
+    assert "".join(piece.choices[0].text for piece in pieces) == answer.choices[0].text
+    assert pieces[-1].choices[0].finish_reason == "stop"
+
+
+def test_a_text_completion_echoes_where_asked_to(sdk: openai.OpenAI) -> None:
+    answer = sdk.completions.create(model="tiny", prompt=PROMPT, max_tokens=20, echo=True)
+    assert answer.choices[0].text.startswith(PROMPT)
+
+
+def test_a_chat_model_does_not_embed(sdk: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError):
+        sdk.embeddings.create(model="tiny", input="x")
