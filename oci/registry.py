@@ -15,7 +15,7 @@ import contextlib
 import json as jsonlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -79,6 +79,10 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
     def close(self) -> None:
         """Ends all connections."""
         self._requester.close()
+
+    def cut(self, threads: Container[int]) -> None:
+        """Ends at once what these threads (by `threading.get_ident`) are sending or waiting for."""
+        self._requester.cut(threads)
 
     def repository(
         self, reference: Reference, *, writes: bool = False, sleep: Sleep | None = None

@@ -15,7 +15,7 @@ import copy
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 
 from .auth import Authenticator, Scopes, TokenRequest
@@ -88,6 +88,10 @@ class Requester:
 
     def close(self) -> None:
         self._transport.close()
+
+    def cut(self, threads: Container[int]) -> None:
+        """Ends at once what these threads are sending or waiting for."""
+        self._transport.cut(threads)
 
     def sleeping(self, sleep: Sleep) -> Requester:
         """This requester, with all that it knows, waiting in another way."""

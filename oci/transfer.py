@@ -59,7 +59,7 @@ def pull(
     Raises: RemoteModelNotFound, RemoteBlobNotFound, RegistryDenied, RegistryError, RegistryBusy,
         DigestMismatch, SizeMismatch, BadManifest, DiskFull, and what the store raises.
     """
-    run = _Run(progress)
+    run = _Run(client, progress)
     run.report(Progress("pulling manifest"))
     repository = client.repository(reference, sleep=run.sleep)
     with store.lease():
@@ -101,7 +101,7 @@ def push(
         DigestMismatch, and what the store raises.
     """
     target = target or reference
-    run = _Run(progress)
+    run = _Run(client, progress)
     run.report(Progress("retrieving manifest"))
     with store.lease():
         manifest = store.resolve(reference)
@@ -135,8 +135,10 @@ def push(
 class _Run:
     """One transfer: its progress stream, its threads, and the end of all when one fails."""
 
-    def __init__(self, progress: ProgressSink) -> None:
+    def __init__(self, client: RegistryClient, progress: ProgressSink) -> None:
+        self._client = client
         self._progress = progress
+        self._threads: set[int] = set()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
 
@@ -171,9 +173,15 @@ class _Run:
     ) -> None:
         """Does the work for all, several at once. The first failure stops the others and is raised, after
         they have ended; so does an interrupt of the calling thread."""
+
+        def work_here(descriptor: Descriptor) -> None:
+            self._threads.add(threading.get_ident())
+            self.sleep(0)  # not at all, when another has failed meanwhile
+            work(descriptor)
+
         pool = ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix="lading-transfer")
         try:
-            futures = [pool.submit(work, descriptor) for descriptor in descriptors]
+            futures = [pool.submit(work_here, descriptor) for descriptor in descriptors]
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             failures = [error for future in done if (error := future.exception()) is not None]
             failures.sort(key=lambda error: isinstance(error, TransferStopped))
@@ -181,6 +189,7 @@ class _Run:
                 raise failures[0]
         except BaseException:
             self._stopped.set()
+            self._client.cut(frozenset(self._threads))
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -15,7 +15,8 @@ import io
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
 
@@ -100,6 +101,12 @@ class Transport:
         self._lock = threading.Lock()
         self._adapters: dict[tuple[str, bool], _Adapter] = {}
         self._tls: ssl.SSLContext | None = None
+        self._connections = _Connections()
+
+    def cut(self, threads: Container[int]) -> None:
+        """Ends at once what these threads (by `threading.get_ident`) are sending or waiting for; they see
+        a broken connection."""
+        self._connections.cut(threads)
 
     def close(self) -> None:
         with self._lock:
@@ -168,9 +175,8 @@ class Transport:
             if found is None:
                 if scheme == "https" and self._tls is None:
                     self._tls = _tls_context(self._settings)
-                found = _Adapter(
-                    self._tls if scheme == "https" else None, self._resolver if guarded else None
-                )
+                tls = self._tls if scheme == "https" else None
+                found = _Adapter(tls, self._connections, self._resolver if guarded else None)
                 self._adapters[scheme, guarded] = found
             return found
 
@@ -322,41 +328,72 @@ def _connect_public(conn: Any, resolver: Resolver) -> socket.socket:
     return sock
 
 
-def _guarded(resolver: Resolver) -> dict[str, type[urllib3.HTTPConnectionPool]]:
-    """Pool classes whose connections go to public addresses only."""
+class _Connections:
+    """The connections of a transport, and which thread uses each."""
 
-    class PublicHTTPConnection(_connection.HTTPConnection):
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+    def use(self, connection: object) -> None:
+        """Notes that the calling thread uses the connection."""
+        with self._lock:
+            self._users[connection] = threading.get_ident()
+
+    def cut(self, threads: Container[int]) -> None:
+        """Ends the connections of these threads: what they wait for fails at once."""
+        with self._lock:
+            sockets = [c.sock for c, thread in self._users.items() if thread in threads]
+        for sock in sockets:
+            if sock is not None:
+                with contextlib.suppress(OSError):
+                    # Not SSLSocket's own shutdown, which takes the TLS state away from under its reader.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def _pool_classes(
+    connections: _Connections, resolver: Resolver | None
+) -> dict[str, type[urllib3.HTTPConnectionPool]]:
+    """Pools whose connections can be cut, and, with a resolver, go to public addresses only."""
+
+    class Connection(_connection.HTTPConnection):
+        def request(self, *args: Any, **options: Any) -> None:
+            connections.use(self)
+            super().request(*args, **options)
+
         def _new_conn(self) -> socket.socket:
-            return _connect_public(self, resolver)
+            return super()._new_conn() if resolver is None else _connect_public(self, resolver)
 
-    class PublicHTTPSConnection(_connection.HTTPSConnection):
-        def _new_conn(self) -> socket.socket:
-            return _connect_public(self, resolver)
+    class SecureConnection(Connection, _connection.HTTPSConnection):
+        pass
 
-    class PublicHTTPPool(urllib3.HTTPConnectionPool):
-        ConnectionCls = PublicHTTPConnection
+    class Pool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Connection
 
-    class PublicHTTPSPool(urllib3.HTTPSConnectionPool):
-        ConnectionCls = PublicHTTPSConnection
+    class SecurePool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = SecureConnection
 
-    return {"http": PublicHTTPPool, "https": PublicHTTPSPool}
+    return {"http": Pool, "https": SecurePool}
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
     """A connection pool with our trust store and piece size; guarded when a resolver is given."""
 
-    def __init__(self, tls: ssl.SSLContext | None, resolver: Resolver | None) -> None:
+    def __init__(
+        self, tls: ssl.SSLContext | None, connections: _Connections, resolver: Resolver | None
+    ) -> None:
         self._context = tls
-        self._resolver = resolver
+        self._pool_classes = _pool_classes(connections, resolver)
         super().__init__(pool_connections=16, pool_maxsize=16, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         super().init_poolmanager(*args, **options, ssl_context=self._context, blocksize=PIECE)
-        if self._resolver is not None:
-            self.poolmanager.pool_classes_by_scheme = _guarded(self._resolver)
+        self.poolmanager.pool_classes_by_scheme = self._pool_classes
 
     def proxy_manager_for(self, *args: Any, **options: Any) -> Any:
-        return super().proxy_manager_for(*args, **options, ssl_context=self._context, blocksize=PIECE)
+        manager = super().proxy_manager_for(*args, **options, ssl_context=self._context, blocksize=PIECE)
+        manager.pool_classes_by_scheme = self._pool_classes
+        return manager
 
 
 def _tls_context(settings: RegistrySettings) -> ssl.SSLContext:

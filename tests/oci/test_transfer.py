@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -548,3 +551,104 @@ def test_a_push_asks_for_one_token_that_allows_all(scripted: ScriptedRegistry, s
     assert [seen.parameters["scope"] for seen in scripted.requests("GET", "/token")] == [
         ["repository:new/m:pull,push"]
     ]
+
+
+# Stopping
+
+
+def stalled(seconds: float) -> Callable[[Seen], Reply]:
+    """Sends a little, then nothing for so long."""
+
+    def body() -> Iterator[bytes]:
+        yield b"x" * 10
+        time.sleep(seconds)
+
+    return lambda _: Reply(body=body(), length=len(WEIGHTS))
+
+
+def test_a_failure_ends_what_stalls_beside_it(scripted: ScriptedRegistry, store: Store) -> None:
+    scripted.on("GET", str(Digest.of(WEIGHTS)), stalled(30))
+    scripted.on("GET", str(Digest.of(TEMPLATE)), Reply(404))
+    started = time.monotonic()
+    with impatient_client(read_timeout_s=30.0) as client, pytest.raises(RemoteBlobNotFound):
+        pull(store, client, at(scripted.host))
+    assert time.monotonic() - started < 5
+
+
+PULL_PROGRAM = """
+import pathlib, sys
+from lading.oci.reference import Reference
+from lading.oci.registry import RegistryClient
+from lading.oci.store import Store
+from lading.oci.transfer import pull
+try:
+    with RegistryClient() as client:
+        pull(Store.open(pathlib.Path(sys.argv[1])), client, Reference.parse(sys.argv[2]))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def start_pull(store: Store, reference: Reference) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", PULL_PROGRAM, str(store.root), str(reference)])
+
+
+def wait_for_bytes(store: Store, digest: Digest) -> None:
+    """Until a part of the blob has been written."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with contextlib.suppress(FileNotFoundError):
+            if store.layout.partial(digest).stat().st_size > 0:
+                return
+        time.sleep(0.01)
+    raise AssertionError("nothing came")
+
+
+def slowly(data: bytes) -> Callable[[Seen], Reply | None]:
+    """Sends a blob in small pieces, unless it is asked for its rest."""
+
+    def body() -> Iterator[bytes]:
+        for start in range(0, len(data), 1 << 18):
+            yield data[start : start + (1 << 18)]
+            time.sleep(0.2)
+
+    return lambda seen: None if "range" in seen.headers else Reply(body=body(), length=len(data))
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
+def test_a_pull_that_is_ended_from_outside(
+    scripted: ScriptedRegistry, store: Store, how: signal.Signals
+) -> None:
+    put_model(store, "kept", TEMPLATE)
+    before = snapshot(store)
+    weights = Digest.of(WEIGHTS)
+    scripted.on("GET", str(weights), slowly(WEIGHTS))
+    process = start_pull(store, at(scripted.host))
+    try:
+        wait_for_bytes(store, weights)
+        process.send_signal(how)
+        assert process.wait(10) == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    assert snapshot(store) == before
+    had = store.layout.partial(weights).stat().st_size
+    assert had > 0
+    with impatient_client() as client:
+        pull(store, client, at(scripted.host))
+    assert scripted.requests("GET", str(weights))[-1].headers["range"] == f"bytes={had}-"
+    assert_nothing_lost(store.root, before, may_change=(str(at(scripted.host)),))
+
+
+def test_an_interrupt_ends_a_pull_that_stalls(scripted: ScriptedRegistry, store: Store) -> None:
+    scripted.on("GET", str(Digest.of(WEIGHTS)), stalled(30))
+    process = start_pull(store, at(scripted.host))
+    try:
+        deadline = time.monotonic() + 30
+        while not scripted.requests("GET", str(Digest.of(WEIGHTS))) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+    finally:
+        process.kill()
+        process.wait()
