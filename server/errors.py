@@ -89,6 +89,7 @@ TABLE: Sequence[Row] = (
     Row(PromptTooLong, 400, "context_length_exceeded"),
     Row(ModelRefused, 500, "model_refused"),
     Row(QueueFull, 503, "queue_full"),
+    Row(KeeperAway, 503, "keeper_away"),
     Row(NoSuchModel, 404, "model_not_found"),
     Row(ModelNotFound, 404, "model_not_found"),
     Row(InputError, 400, "invalid_request"),

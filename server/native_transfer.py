@@ -19,8 +19,9 @@ from ..oci.errors import BadReference, ModelNotFound
 from ..oci.manifest import Manifest
 from ..oci.progress import Progress, ProgressSink
 from ..oci.reference import Reference
+from ..oci.registry_errors import RemoteModelNotFound
 from . import native_schema as schema
-from .errors import BadField
+from .errors import BadField, NoSuchModel
 from .guard import note
 from .json_body import read_request
 from .native_create import modelfile_of
@@ -30,6 +31,9 @@ from .services import Services
 from .streaming import Body, gathered, open_stream
 from .wire import JSON, NDJSON, json_bytes, ndjson_line
 from .work import progress_of
+
+NOT_IN_REGISTRY = "pull model manifest: file does not exist"
+"""Ollama's words: its clients look for them to tell a wrong name from a broken registry."""
 
 
 class Pull:
@@ -89,7 +93,10 @@ def pull_model(services: Services, reference: Reference, insecure: bool, progres
     from ..oci.transfer import pull  # requests and oras: only for those who use them
 
     with services.registry_client(reference, insecure=insecure) as client:
-        return pull(services.store, client, reference, progress=progress)
+        try:
+            return pull(services.store, client, reference, progress=progress)
+        except RemoteModelNotFound as error:
+            raise NoSuchModel(NOT_IN_REGISTRY) from error
 
 
 def _push_model(services: Services, reference: Reference, insecure: bool, progress: ProgressSink) -> None:

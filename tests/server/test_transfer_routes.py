@@ -90,10 +90,10 @@ def test_a_model_that_the_registry_has_not(server: LiveServer, other: LiveServer
         assert answer.status_code == 200
         first, last = [json.loads(line) for line in answer.text.splitlines()]
         assert first == {"status": "pulling manifest"}
-        assert set(last) == {"error"}
+        assert last == {"error": "pull model manifest: file does not exist"}
     else:
         assert answer.status_code == 404
-        assert set(answer.json()) == {"error"}
+        assert answer.json() == {"error": "pull model manifest: file does not exist"}
 
 
 def test_a_registry_that_does_not_answer(server: LiveServer) -> None:
