@@ -90,8 +90,6 @@ class SlotTable:
             target = min(free, key=lambda slot: slot.last_used)
         if shared[source.seq] - shared[target.seq] > self.copy_cost_tokens:
             self._copy(source, target)
-        elif shared[best_free.seq] > shared[target.seq]:
-            target = best_free
         self._cut(target, self._shared(target, prompt))
         self._admissions += 1
         target.last_used = self._admissions
