@@ -42,6 +42,20 @@ GGUF_KINDS: Mapping[Role, GgufKind] = MappingProxyType(
 )
 
 
+# The most bytes that a text layer may have: such layers are read whole. Held when building and when reading.
+MAX_TEXT_SIZES: Mapping[Role, int] = MappingProxyType(
+    {
+        Role.TEMPLATE_GO: 1 << 20,
+        Role.TEMPLATE_JINJA: 1 << 20,
+        Role.SYSTEM: 4 << 20,
+        Role.PARAMS: 1 << 20,
+        Role.MESSAGES: 16 << 20,
+        Role.LICENSE: 4 << 20,
+        Role.MODELFILE: 64 << 20,
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
     """A layer and its role. ``filepath`` is where the layer's file belongs, relative; empty where unsaid."""

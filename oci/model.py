@@ -18,7 +18,7 @@ from .canonical import strict_json
 from .dialects import Dialect, dialect_of, layers_of
 from .errors import BadManifest, BadReference
 from .gguf import GgufHeader, read_header
-from .layer import Layer, Role
+from .layer import MAX_TEXT_SIZES, Layer, Role
 from .manifest import Manifest
 from .parameter_count import format_parameter_count
 from .reference import Reference
@@ -27,9 +27,6 @@ from .store import Store
 __all__ = ["Details", "Layer", "Message", "Model", "Role", "Template", "read_model"]
 
 MAX_CONFIG_SIZE: Final = 1 << 20
-MAX_TEXT_SIZE: Final = 1 << 20  # system prompt, template, parameters
-MAX_MESSAGES_SIZE: Final = 4 << 20
-MAX_LICENSE_SIZE: Final = 4 << 20
 
 _ROLES: Final = ("system", "user", "assistant")
 
@@ -112,18 +109,18 @@ class Model:
 
         Raises: BadManifest where they are not a JSON object.
         """
-        value = self._json(Role.PARAMS, {}, MAX_TEXT_SIZE)
+        value = self._json(Role.PARAMS, {})
         if not isinstance(value, dict):
             raise BadManifest(["its parameters are not a JSON object"], what="model")
         return value
 
     def system(self) -> str | None:
         """The system prompt."""
-        return self._text(Role.SYSTEM, MAX_TEXT_SIZE)
+        return self._text(Role.SYSTEM)
 
     def messages(self) -> tuple[Message, ...]:
         """Raises: BadManifest where they are not a list of roles and contents."""
-        value = self._json(Role.MESSAGES, [], MAX_MESSAGES_SIZE)
+        value = self._json(Role.MESSAGES, [])
         if not isinstance(value, list):
             raise BadManifest(["its messages are not a JSON list"], what="model")
         return tuple(_message(item, index) for index, item in enumerate(value))
@@ -135,15 +132,15 @@ class Model:
 
     def template_of(self, kind: Literal["go", "jinja"]) -> Template | None:
         """The template in one of the two languages."""
-        text = self._text(Role.TEMPLATE_GO if kind == "go" else Role.TEMPLATE_JINJA, MAX_TEXT_SIZE)
+        text = self._text(Role.TEMPLATE_GO if kind == "go" else Role.TEMPLATE_JINJA)
         return Template(kind, text) if text is not None else None
 
     def licenses(self) -> tuple[str, ...]:
-        return tuple(self._decoded(layer, MAX_LICENSE_SIZE) for layer in self.of(Role.LICENSE))
+        return tuple(self._decoded(layer) for layer in self.of(Role.LICENSE))
 
     def modelfile(self) -> str | None:
         """The Modelfile that the model was created from, its local paths replaced by digests."""
-        return self._text(Role.MODELFILE, MAX_TEXT_SIZE)
+        return self._text(Role.MODELFILE)
 
     @property
     def renderer(self) -> str | None:
@@ -173,23 +170,23 @@ class Model:
     def _last(self, role: Role) -> Layer | None:
         return next(reversed(self.of(role)), None)
 
-    def _text(self, role: Role, limit: int) -> str | None:
+    def _text(self, role: Role) -> str | None:
         layer = self._last(role)
-        return self._decoded(layer, limit) if layer is not None else None
+        return self._decoded(layer) if layer is not None else None
 
-    def _decoded(self, layer: Layer, limit: int) -> str:
+    def _decoded(self, layer: Layer) -> str:
         try:
-            return self.store.read_blob(layer.digest, limit=limit).decode("utf-8")
+            return self.store.read_blob(layer.digest, limit=MAX_TEXT_SIZES[layer.role]).decode("utf-8")
         except UnicodeDecodeError as error:
             raise BadManifest([f"its {layer.role} is not UTF-8 text"], what="model") from error
 
-    def _json(self, role: Role, default: object, limit: int) -> Any:
+    def _json(self, role: Role, default: object) -> Any:
         layer = self._last(role)
         if layer is None:
             return default
-        return strict_json(
-            self.store.read_blob(layer.digest, limit=limit), what=f"{role} of the model", limit=limit
-        )
+        limit = MAX_TEXT_SIZES[role]
+        raw = self.store.read_blob(layer.digest, limit=limit)
+        return strict_json(raw, what=f"{role} of the model", limit=limit)
 
     def _stated(self, annotation: str, key: str) -> str | None:
         value = self.manifest.annotations.get(annotation)

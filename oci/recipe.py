@@ -38,7 +38,7 @@ from .canonical import canonical_json
 from .digest import Digest
 from .gguf_header import GgufHeader
 from .gguf_types import RECURRENT_ARCHITECTURES
-from .layer import Layer, Role
+from .layer import MAX_TEXT_SIZES, Layer, Role
 from .parameter_count import format_parameter_count
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
@@ -158,6 +158,7 @@ def make_recipe(
     texts, params = _text_layers(modelfile, jinja, base)
     plain = [each for each in documents if each.role is not Role.TEMPLATE_JINJA]
     layers = _unique_names([*gguf, *texts, *_documents(modelfile, plain, base)])
+    _limit_texts(layers)
     header = headers[0]
     name = _name(header, layers[0].filepath)
     license_ = _text(header, "general.license")
@@ -338,6 +339,15 @@ def _check_go_template(instruction: Template | None, text: str) -> None:
         at = error.diagnostic
         reason = f"not a Go template: {at.message} (line {at.span.line}, column {at.span.column} of it)"
         raise BuildError(instruction, reason, hint=error.hint) from error
+
+
+def _limit_texts(layers: Iterable[PlannedLayer]) -> None:
+    """What is made here must be readable later."""
+    for layer in layers:
+        limit = MAX_TEXT_SIZES.get(layer.role)
+        if limit is not None and isinstance(layer.content, FromBytes) and len(layer.content.data) > limit:
+            size = len(layer.content.data)
+            raise BuildError(None, f"the {layer.role} has {size:,} bytes, expected at most {limit:,}")
 
 
 def is_jinja(template: str) -> bool:

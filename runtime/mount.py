@@ -21,7 +21,7 @@ from ..oci.digest import Digest
 from ..oci.errors import BadManifest, BlobNotFound
 from ..oci.gguf_check import check_file
 from ..oci.gguf_header import GgufHeader
-from ..oci.layer import Layer
+from ..oci.layer import GGUF_KINDS, Layer
 from ..oci.manifest import Manifest
 from ..oci.model import Model, read_model
 from ..oci.reference import Reference
@@ -102,10 +102,10 @@ def mount_manifest(
     model = read_model(store, manifest)
     if not model.weights:
         raise BadManifest(["it has no weights"], what="model")
-    headers = [check_file(_path(store, layer), expected_size=layer.size) for layer in model.weights]
+    headers = [_checked(store, layer) for layer in model.weights]
     beside = [layer for layer in (model.projector, *model.adapters) if layer is not None]
     for layer in beside:
-        check_file(_path(store, layer), expected_size=layer.size)
+        _checked(store, layer)
     go, jinja = _templates(model, headers[0])
     kind = choose_template(go, jinja, forced=template)
     files = _files(store, model, headers, go=go if kind == "go" else None, jinja=_jinja_layer(model, kind))
@@ -186,6 +186,12 @@ def _sound_params(params: Mapping[str, Any]) -> dict[str, Any]:
         except BadParameter:
             continue
     return sound
+
+
+def _checked(store: Store, layer: Layer) -> GgufHeader:
+    """The header of a layer that a runner may see: sound, whole, and of the kind that its role promises."""
+    kind = GGUF_KINDS[layer.role]
+    return check_file(_path(store, layer), expected_size=layer.size, expected_kind=kind)
 
 
 def _path(store: Store, layer: Layer) -> Path:

@@ -549,6 +549,9 @@ FAILURES: dict[str, tuple[str, type[Exception], str]] = {
     "copy link out": ("FROM m.gguf\nCOPY out.md x.md", InsecurePath, "insecure path"),
     "copy GGUF": ("FROM m.gguf\nCOPY n.gguf n.gguf", BuildError, "no document"),
     "folder with link out": ("FROM linked", InsecurePath, "insecure path"),
+    "template broken": ("FROM m.gguf\nTEMPLATE {{ if }}", BuildError, "not a Go template"),
+    "template not closed": ("FROM m.gguf\nTEMPLATE {{ .Prompt", BuildError, "line 2: TEMPLATE {{ .Prompt"),
+    "system too large": ("FROM m.gguf\nSYSTEM " + "x" * (4 << 20) + "x", BuildError, "at most 4,194,304"),
     "reserved label": ("FROM m.gguf\nLABEL org.lading.role=x", BuildError, "reserved"),
 }
 

@@ -303,7 +303,7 @@ TEXTS: dict[str, tuple[str, bytes, str]] = {
     "message with number": ("messages", b'[{"role":"user","content":1}]', "messages"),
     "system not UTF-8": ("system", b"\xff", "system"),
     "template not UTF-8": ("template", b"\xff", "template"),
-    "system too large": ("system", b"x" * ((1 << 20) + 1), "system"),
+    "system too large": ("system", b"x" * ((4 << 20) + 1), "system"),
 }
 
 
