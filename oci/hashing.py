@@ -13,8 +13,8 @@ from types import TracebackType
 from .digest import Digest, Hasher, new_hasher
 
 CHUNK = 256 << 10
-"""Bytes a read. Larger pieces fall out of the processor's cache before they are hashed and written: with 1 MiB
-the import of a file took two to three times the system time."""
+"""Bytes a read. Larger pieces fall out of the processor's cache before they are hashed and written: with
+1 MiB the import of a file took two to three times the system time."""
 
 LAG_CHUNKS = 8
 """How many calls of ``update`` a ``BackgroundHasher`` may be behind."""
