@@ -8,7 +8,7 @@
 
 Rules for editing this file:
 
-* `_lock` guards everything; nothing that blocks happens under it: no socket, no start of a process, no join.
+* `_lock` guards everything; nothing that blocks happens under it: no socket, no process, no join.
 * A slot is in `_slots` exactly as long as its process may exist, so its memory is counted until it is free.
 * Whether a runner is busy is known from the runner alone (`RunnerStatus`), asked about once a second. Grants
   are counted only to bridge the moment between a grant and the request that follows it.
@@ -38,11 +38,10 @@ from .runner_process import RunnerProcess, StatusProbe
 from .settings import RuntimeSettings
 from .socket_dir import SocketDir
 
-_SETTLE_S = 0.25
-"""How long it does so in any case: a request may be seen before the count of it."""
 POLL_S = 1.0
-
 _FAST_POLL_S = 0.1
+_SETTLE_S = 0.25
+"""How long a grant keeps a runner even if its request seems to have come: another's may have been counted."""
 _FRESH_S = 0.5
 """How old what is known of a runner may be when one is chosen to make room."""
 _PASSING_S = 1.0
@@ -248,13 +247,13 @@ class RunnerPool:
             probe=StatusProbe(socket_path, timeout_s=_PROBE_TIMEOUT_S),
         )
         slot.names.add(plan.name)
+        process.start()
         self._slots[plan.key] = slot
         return slot
 
     def _load(self, slot: Slot) -> None:
-        """Start the runner and wait for it; the outcome is left in the slot."""
+        """Wait for the runner; the outcome is left in the slot."""
         started = time.monotonic()
-        slot.process.start()
         try:
             ready = slot.process.wait_ready(self._settings.load_timeout_s)
         except LadingError as error:
@@ -358,12 +357,12 @@ class RunnerPool:
             if slot is None:
                 return
             del self._slots[slot.plan.key]
-            if not (process.asked_to_stop or process.has_refused):
+            if not (process.asked_to_stop or process.failure):
                 log.error("%s", process.lost())
                 crashes = self._crashes.setdefault(slot.plan.key, deque(maxlen=_CRASHES))
                 crashes.append(_Crash(time.monotonic(), process.how_it_ended))
             if slot.state is SlotState.LOADING:
-                slot.failure = process.lost()
+                slot.failure = process.failure or process.lost()
             slot.state = SlotState.STOPPING
             self._changed.notify_all()
         slot.probe.close()

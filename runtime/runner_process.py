@@ -10,6 +10,7 @@ A runner that is no longer wanted is told so three times: its stdin is closed, t
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -22,8 +23,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from ..modelfile.errors import InternalError, LadingError
-from .errors import LoadTimedOut, RunnerLost, ShuttingDown, from_failure
+from ..modelfile.errors import LadingError
+from .errors import LoadTimedOut, OutOfMemory, RunnerFault, RunnerLost, ShuttingDown, from_failure
 from .frame import REPLIES, STATUS, BadFrame, pack, read_frame, unpack
 from .memory import oom_kills
 from .protocol import LoadFailed, Loading, LoadSpec, Ready, RunnerStatus, Status
@@ -32,6 +33,7 @@ MODULE = "lading.runtime.runner"
 STOP_GRACE_S = 2.0
 """Time between closing stdin and SIGTERM together, and SIGKILL."""
 
+_SCARCE = frozenset({errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE})
 _STDERR_LINES = 20
 _STDERR_LINE = 500
 _POLL_S = 0.05
@@ -70,9 +72,15 @@ class RunnerProcess:
         self._thread = threading.Thread(target=self._watch, name=f"runner-{name}", daemon=True)
 
     def start(self) -> None:
-        """Start the process; returns before it has loaded anything."""
+        """Start the process; returns before it has loaded anything.
+
+        Raises: OutOfMemory where the system gives us no thread.
+        """
         self._progress_at = time.monotonic()
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise OutOfMemory(f"starting the runner of {self.name}: {error}") from error
 
     def wait_ready(self, stall_s: float) -> Ready:
         """The runner's facts, once it has loaded.
@@ -107,17 +115,14 @@ class RunnerProcess:
 
     @property
     def last_words(self) -> str:
-        """The last line that it wrote to its standard error."""
-        return self._stderr[-1] if self._stderr else ""
+        """What it wrote to its standard error last: the failed assertion, where there is one."""
+        lines = list(self._stderr)
+        return next((line for line in lines if "ASSERT" in line), lines[-1] if lines else "")
 
     @property
-    def has_refused(self) -> bool:
-        """Whether the load ended with a reason: the runner's own, or that it took too long."""
-        return self._failure is not None
-
-    @property
-    def is_gone(self) -> bool:
-        return self._gone
+    def failure(self) -> LadingError | None:
+        """Why the load ended, where there is a reason: the runner's own, or that it took too long."""
+        return self._failure
 
     def stop(self) -> None:
         """Begin to stop it; does not wait. Repeating it is harmless."""
@@ -125,7 +130,10 @@ class RunnerProcess:
             if self.asked_to_stop or self._gone:
                 return
             self.asked_to_stop = True
-        threading.Thread(target=self._stop, name=f"stop-{self.name}", daemon=True).start()
+        try:
+            threading.Thread(target=self._stop, name=f"stop-{self.name}", daemon=True).start()
+        except RuntimeError:  # no thread to be had: then not politely
+            self.kill()
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Wait until the process is gone and ``on_exit`` has returned; whether it is."""
@@ -141,8 +149,12 @@ class RunnerProcess:
     def _watch(self) -> None:
         try:
             self._run()
-        except (OSError, BadFrame) as error:
-            self._fail(InternalError(f"starting the runner of {self.name}: {error}"))
+        except OSError as error:
+            kind = OutOfMemory if error.errno in _SCARCE else RunnerFault
+            self._fail(kind(f"starting the runner of {self.name}: {error.strerror or error}"))
+        except BadFrame as error:
+            self._fail(RunnerFault(f"starting the runner of {self.name}: {error.message}"))
+            self.kill()
         finally:
             self._reap()
             with self._changed:
