@@ -47,6 +47,11 @@ class Scope:
     def __str__(self) -> str:
         return f"repository:{self.repository}:{','.join(self.actions)}"
 
+    def covers(self, text: str) -> bool:
+        """Whether a scope in text form asks for no more than this one."""
+        head, _, actions = text.rpartition(":")
+        return head == f"repository:{self.repository}" and set(actions.split(",")) <= set(self.actions)
+
 
 Scopes = tuple[Scope, ...]
 
@@ -233,7 +238,7 @@ def _scope_texts(scopes: Scopes, wanted: str) -> list[str]:
     """Our scopes, then what the challenge names beyond them (some registries name repositories otherwise)."""
     texts = [str(scope) for scope in scopes]
     if len(wanted) <= 2048 and _SCOPE.fullmatch(wanted):
-        texts += [text for text in wanted.split(" ") if text not in texts]
+        texts += [text for text in wanted.split(" ") if not any(scope.covers(text) for scope in scopes)]
     return texts
 
 

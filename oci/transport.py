@@ -155,7 +155,7 @@ class Transport:
             prepared = requests.Request(method, url, headers=sent, data=data).prepare()
             return adapter.send(prepared, stream=True, timeout=timeout, proxies=proxies)
         except _FOREIGN as error:
-            _translate(error, origin, doing)
+            _translate(error, origin, "reaching the server")
         finally:
             if reader is not None:
                 reader.close()

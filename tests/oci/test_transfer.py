@@ -25,6 +25,7 @@ from registry_server import (
 from scripted_registry import Reply, ScriptedRegistry, Seen, error, scripted_registry
 from store_models import make_manifest, put_model
 from store_oracle import assert_nothing_lost, snapshot
+from token_service import TokenService
 
 from lading.modelfile.errors import LadingError
 from lading.oci.descriptor import Descriptor
@@ -175,6 +176,56 @@ def test_a_registry_with_passwords(tmp_path: Path, store: Store, other: Store) -
             push(store, client, reference)
             pull(other, client, reference)
         assert other.resolve(reference) == store.resolve(reference)
+
+
+@needs_registry
+def test_a_registry_with_a_token_service(tmp_path: Path, store: Store, other: Store) -> None:
+    service = TokenService(USER, PASSWORD)
+    with scripted_registry() as realm:
+        realm.on("GET", "/token", service.answer)
+        section = service.configuration(f"{realm.url}/token", tmp_path / "issuer")
+        with running_registry(tmp_path / "registry", auth=section) as registry:
+            reference = at(registry.host)
+            put_model(store, str(reference), WEIGHTS, TEMPLATE)
+            bound = {registry.host: (realm.host,)}
+            # The service is another host than the registry: without the binding it gets no password, and
+            # what it grants to strangers does not allow a push.
+            right = known_to(registry.host, username=USER, secret=PASSWORD)
+            with impatient_client(right) as client, pytest.raises(RegistryDenied):
+                push(store, client, reference)
+            assert all(seen.authorization is None for seen in realm.seen)
+            with impatient_client(right, realm_hosts=bound) as client:
+                push(store, client, reference)
+            service.granted.clear()
+            with impatient_client() as client:
+                assert pull(other, client, reference) == store.resolve(reference)
+            assert service.granted == [["repository:team/m:pull"]]
+            wrong = known_to(registry.host, username=USER, secret="wrong")
+            with impatient_client(wrong, realm_hosts=bound) as client, pytest.raises(RegistryDenied):
+                pull(other, client, reference)
+
+
+@needs_registry
+def test_tokens_that_expire_during_a_push(tmp_path: Path, store: Store) -> None:
+    service = TokenService(USER, PASSWORD, life_s=2)
+    with scripted_registry() as realm:
+        realm.on("GET", "/token", service.answer)
+        section = service.configuration(f"{realm.url}/token", tmp_path / "issuer")
+        with running_registry(tmp_path / "registry", auth=section) as registry:
+            reference = at(registry.host)
+            put_model(store, str(reference), *(os.urandom(1000) for _ in range(3)))
+            seen: set[Digest | None] = set()
+
+            def slow(progress: Progress) -> None:
+                if progress.digest not in seen:
+                    seen.add(progress.digest)
+                    time.sleep(0.8)
+
+            right = known_to(registry.host, username=USER, secret=PASSWORD)
+            with impatient_client(right, realm_hosts={registry.host: (realm.host,)}) as client:
+                push(store, client, reference, progress=slow)
+            assert len(service.granted) >= 2
+            assert {tuple(scopes) for scopes in service.granted} == {("repository:team/m:pull,push",)}
 
 
 @needs_registry
