@@ -12,6 +12,7 @@ from falcon.asgi import Request, Response
 from ..modelfile.errors import LadingError
 from . import (
     health,
+    hosted,
     native_blobs,
     native_inference,
     native_models,
@@ -59,6 +60,9 @@ def _add_native_routes(app: falcon.asgi.App[Any, Any], services: Services) -> No
     app.add_route("/api/ps", native_models.Ps(services))
     app.add_route("/api/copy", native_models.Copy(services))
     app.add_route("/api/delete", native_models.Delete(services))
+    app.add_route("/api/status", hosted.Status())
+    for route in hosted.ROUTES:
+        app.add_route(route, hosted.Hosted())
     app.add_route("/api/pull", native_transfer.Pull(services))
     app.add_route("/api/push", native_transfer.Push(services))
     app.add_route("/api/create", native_transfer.Create(services))

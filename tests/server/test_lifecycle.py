@@ -251,6 +251,15 @@ def test_requests_during_a_load_wait_together_and_others_are_not_held_up(own_ser
     assert len(runners(own_server)) == 1
 
 
+def test_several_web_workers_share_one_keeper(home: Path, tmp_path: Path) -> None:
+    with running_server(home, tmp_path, workers=2) as server:
+        for _ in range(8):
+            assert server.post("/api/generate", SHORT).json()["eval_count"] == 5
+        assert len(runners(server)) == 1
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(10) == 0
+
+
 def test_the_web_worker_has_nothing_of_llama_cpp(own_server: LiveServer) -> None:
     own_server.post("/api/generate", SHORT)
     maps = Path(f"/proc/{web_worker(own_server).pid}/maps").read_text()

@@ -211,6 +211,13 @@ def test_the_access_log_has_counts_but_no_words(server: LiveServer) -> None:
     assert "Xyzzy" not in server.log and "hunter2" not in server.log
 
 
+def test_routes_of_the_hosted_service_say_that_there_is_none(server: LiveServer) -> None:
+    assert server.call("GET", "/api/status").json() == {"cloud": {"disabled": True, "source": "config"}}
+    for method, path in (("POST", "/api/me"), ("DELETE", "/api/user/keys/abc")):
+        answer = server.call(method, path)
+        assert (answer.status_code, set(answer.json())) == (501, {"error"})
+
+
 # Shapes
 
 
