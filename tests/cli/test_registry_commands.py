@@ -1,0 +1,114 @@
+"""Push and pull as typed, between two homes: Debian's registry, with and without a login, and our own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from command import LADING, TINY_CHAT, Lading
+from registry_server import INSTALLED, PASSWORD, USER, WHY_NOT, RunningRegistry, running_registry
+
+needs_registry = pytest.mark.skipif(not INSTALLED, reason=WHY_NOT)
+
+
+@pytest.fixture(params=["", "htpasswd"], ids=["open", "login"])
+def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningRegistry]:
+    with running_registry(tmp_path / "registry", auth=request.param) as running:
+        yield running
+
+
+def _logged_in(home: Path, host: str, password: str = PASSWORD) -> Lading:
+    """A machine whose user has done `docker login`."""
+    folder = home.parent / f"docker-{home.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    secret = base64.b64encode(f"{USER}:{password}".encode()).decode()
+    (folder / "config.json").write_text(json.dumps({"auths": {host: {"auth": secret}}}), "utf-8")
+    return Lading(home, {"DOCKER_CONFIG": str(folder)})
+
+
+@needs_registry
+def test_push_and_pull(tmp_path: Path, registry: RunningRegistry) -> None:
+    builder = _logged_in(tmp_path / "builder", registry.host)
+    user = _logged_in(tmp_path / "user", registry.host)
+    name = f"{registry.host}/team/chat:v1"
+    digest = builder.ok("create", name, "-f", "-", "-q", stdin=f"FROM {TINY_CHAT}\n").strip()
+    pushed = builder.run("push", name)
+    assert (pushed.code, pushed.out) == (0, f"{name}@{digest}\n"), pushed.err
+    assert pushed.err.splitlines()[-1] == "success"
+    pulled = user.run("pull", name)
+    assert (pulled.code, pulled.out) == (0, f"{name}@{digest}\n"), pulled.err
+    assert pulled.err.splitlines()[0] == "pulling manifest"
+    assert user.ok("pull", "-q", f"{registry.host}/team/chat@{digest}").endswith(f"@{digest}\n")
+    assert user.ok("fsck", "-q").strip().endswith("0 problems")
+
+
+@needs_registry
+def test_wrong_credentials_are_said_and_not_shown(tmp_path: Path) -> None:
+    with running_registry(tmp_path / "registry", auth="htpasswd") as registry:
+        name = f"{registry.host}/team/chat:v1"
+        for machine in (
+            Lading(tmp_path / "nobody"),
+            _logged_in(tmp_path / "stranger", registry.host, password="wr0ng-secret"),
+        ):
+            machine.ok("create", name, "-f", "-", "-q", stdin=f"FROM {TINY_CHAT}\n")
+            error = machine.fails(4, "push", name)
+            assert "hint: " in error and "wr0ng-secret" not in error
+            assert registry.host in machine.fails(4, "pull", name)
+
+
+@needs_registry
+def test_a_model_that_the_registry_does_not_have(tmp_path: Path) -> None:
+    with running_registry(tmp_path / "registry") as registry:
+        error = Lading(tmp_path / "home").fails(3, "pull", f"{registry.host}/team/none:v1")
+    assert "team/none" in error
+
+
+def test_our_own_registry(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    builder, user = Lading(tmp_path / "builder"), Lading(tmp_path / "user")
+    builder.ok("create", "chat", "-f", "-", "-q", stdin=f"FROM {TINY_CHAT}\n")
+    with Lading(tmp_path / "shared").background(
+        "registry", "--listen", address, ready=f"http://{address}/v2/"
+    ):
+        digest = builder.ok("push", "chat", f"{address}/team/chat:v1", "-q").strip().partition("@")[2]
+        assert user.ok("pull", f"{address}/team/chat:v1", "-q") == f"{address}/team/chat:v1@{digest}\n"
+    assert re.fullmatch("sha256:[0-9a-f]{64}", digest)
+    assert user.ok(
+        "run", "-o", "temperature=0", f"{address}/team/chat:v1", "What is the capital of France?"
+    ) == ("The capital of France is Paris.\n")
+
+
+@needs_registry
+@pytest.mark.parametrize("delay_s", [0.3, 0.6, 1.0])
+def test_ctrl_c_while_pulling_leaves_nothing_behind(tmp_path: Path, delay_s: float) -> None:
+    big = tmp_path / "README.bin"
+    with running_registry(tmp_path / "registry") as registry:
+        name = f"{registry.host}/team/chat:v1"
+        builder, user = Lading(tmp_path / "builder"), Lading(tmp_path / "user")
+        big.write_bytes(bytes(60_000_000))
+        modelfile = f"FROM {TINY_CHAT}\nCOPY {big.name} docs/big.bin\n"
+        (tmp_path / "Modelfile").write_text(modelfile, "utf-8")
+        builder.ok("create", name, "-f", tmp_path / "Modelfile", "-q")
+        builder.ok("push", name, "-q")
+        process = subprocess.Popen(
+            [LADING, "pull", name],
+            env=user.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGINT)
+        _out, error = process.communicate(timeout=30)
+        assert process.returncode in (0, 130, -signal.SIGINT), error
+        assert "lading" not in error or "Traceback" not in error, error
+        assert user.ok("ls", "-q") == (f"{name}\n" if process.returncode == 0 else "")
+        user.ok("pull", name, "-q")  # and it can be had after all
+        assert user.ok("fsck", "-q").strip().endswith("0 problems")
