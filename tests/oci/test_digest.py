@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -82,6 +84,18 @@ def test_short_form_and_order() -> None:
 def test_unknown_algorithm_has_no_hasher() -> None:
     with pytest.raises(BadDigest):
         new_hasher("md5")
+
+
+def test_only_the_layout_of_the_store_makes_paths_of_digests() -> None:
+    # One place to check is one place to get right: a digest that is put into a path anywhere else fails.
+    root = Path(__file__).parents[2]
+    sources = [
+        path for folder in ("oci", "runtime", "server", "cli") for path in (root / folder).rglob("*.py")
+    ]
+    assert len(sources) > 50
+    made = re.compile(r"""/ \s* \(? \s* (str\()? [\w.]*digest | \{ [^}"]* \.hex \}""", re.VERBOSE)
+    found = {path.name for path in sources if made.search(path.read_text())}
+    assert found == {"layout.py", "digest.py"}
 
 
 def test_message_escapes_what_was_given() -> None:
