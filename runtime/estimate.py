@@ -93,10 +93,12 @@ def _compute(shape: ModelShape, load: LoadShape, caches: tuple[int, int]) -> int
     """The larger of the two wide moments: inside a layer, and at the logits."""
     batch, embedding = load.n_batch, shape.embedding
     attention = 3 * embedding + 3 * shape.attention
+    recurrent = 6 * shape.recurrent_width + embedding
     if load.flash_attention:
-        mask, layer = 2 * sum(caches) * batch, max(3 * shape.feed_forward + 4 * embedding, attention)
+        widest_layer = max(3 * shape.feed_forward + 4 * embedding, attention, recurrent)
+        mask, layer = 2 * sum(caches) * batch, widest_layer
     else:
-        mask, layer = _F32 * sum(caches) * batch, max(caches) * shape.heads + attention
+        mask, layer = _F32 * sum(caches) * batch, max(max(caches) * shape.heads + attention, recurrent)
     logits = shape.vocabulary * (load.n_outputs or batch)
     output = shape.vocabulary * load.n_parallel
     widest = max(mask + layer * batch * _F32, (logits + 2 * embedding * batch) * _F32)

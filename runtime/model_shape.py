@@ -50,6 +50,8 @@ class ModelShape:
     """Queries of one token in the widest layer."""
     recurrent: int
     """State of one sequence, whatever its length, summed over layers; kept as 32-bit floats."""
+    recurrent_width: int
+    """Of what one token becomes inside a recurrent layer."""
     vocabulary: int
     context_length: int
     pooling: bool
@@ -88,6 +90,7 @@ def read_shape(metadata: Mapping[str, object], *, vocabulary: int = 0) -> ModelS
         window=window,
         attention=most_heads * key,
         recurrent=_recurrent(facts, layers, embedding, kv_heads),
+        recurrent_width=facts.number("ssm.inner_size"),
         vocabulary=facts.number("vocab_size") or vocabulary,
         context_length=facts.number("context_length"),
         pooling=facts.has("pooling_type"),
