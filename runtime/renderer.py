@@ -87,7 +87,9 @@ _OUTCOME = msgspec.json.Decoder(RenderOutcome)
 class Renderer:
     """The runner's end. Make it with `start`, before there are threads; then use it from one event loop."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, pid: int) -> None:
+        self.pid = pid
+        """Of the guard."""
         self._socket = connection
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._ids = itertools.count(1)
@@ -98,13 +100,14 @@ class Renderer:
         """Fork the guard and its worker, which must not keep the runner's pipes open: ``close_in_child``."""
         ours, theirs = socket.socketpair()
         parent = os.getpid()
-        if os.fork() == 0:
+        guard = os.fork()
+        if guard == 0:
             ours.close()
             for fd in close_in_child:
                 os.close(fd)
             _run_and_exit(lambda: _guard(theirs, parent))
         theirs.close()
-        return cls(ours)
+        return cls(ours, guard)
 
     async def render(self, job: RenderJob) -> str:
         """The text of ``job``, whose ``id`` is ignored. Jobs are done one after another.
@@ -156,10 +159,11 @@ class Renderer:
             ) from error
         raise RunnerFault("rendering the chat template: the renderer is gone")
 
-    def close(self) -> None:
-        """The guard and the worker see the end of the connection and exit."""
+    async def aclose(self) -> None:
+        """Close the connection, by whose end the guard and the worker know to exit."""
         if self._streams:
             self._streams[1].close()
+            await self._streams[1].wait_closed()
         self._socket.close()
 
 
