@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -40,7 +40,8 @@ class RegistrySettings:
 
     plain_http: hosts that are spoken to without TLS. Loopback may always be.
     ca_file: PEM file of certificate authorities to trust beside the system's.
-    realm_hosts: registry host → further hosts that may see its credentials (its token service).
+    realm_hosts: registry host → further hosts that may see its credentials (its token service), beside
+    those of `KNOWN_REALMS`.
     upload_hosts: hosts beside the registry that may be handed uploads, without credentials.
     internal_hosts: hosts that a public registry may send us to although their addresses are private.
     read_timeout_s: longest silence in a body; commit_timeout_s: longest wait for a finished upload to be
@@ -52,7 +53,7 @@ class RegistrySettings:
 
     plain_http: tuple[str, ...] = ()
     ca_file: Path | None = None
-    realm_hosts: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: KNOWN_REALMS)
+    realm_hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     upload_hosts: tuple[str, ...] = ()
     internal_hosts: tuple[str, ...] = ()
     connect_timeout_s: float = 10.0
@@ -81,12 +82,17 @@ class RegistrySettings:
         """
         if realm == registry:
             return True
-        bound = self.realm_hosts.get(registry.netloc) or self.realm_hosts.get(registry.host) or ()
+        bound = [
+            host
+            for table in (KNOWN_REALMS, self.realm_hosts)
+            for name in {registry.netloc, registry.host}
+            for host in table.get(name, ())
+        ]
         encrypted = realm.scheme == "https" or registry.scheme == "http"
         return encrypted and listed(realm, bound)
 
 
-def listed(origin: Origin, hosts: tuple[str, ...]) -> bool:
+def listed(origin: Origin, hosts: Sequence[str]) -> bool:
     """Whether `hosts` names this origin, with its port or without any."""
     names = {origin.host, origin.netloc, f"{origin.host}:{origin.port}"}
     if ":" in origin.host:

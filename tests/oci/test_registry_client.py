@@ -397,3 +397,19 @@ def test_a_proxy_is_used_for_others_and_never_for_loopback(registry: ScriptedReg
         with scripted_registry() as other:
             client.do_request(f"{other.url}/v2/").close()
             assert len(other.seen) == 1
+
+
+def test_known_token_services_are_trusted_with_their_registry_only() -> None:
+    settings = RegistrySettings(realm_hosts={"reg.example": ("auth.example",)})
+
+    def trusts(registry: str, realm: str) -> bool:
+        return settings.trusts_realm(Origin.of(registry), Origin.of(realm))
+
+    assert trusts("https://registry-1.docker.io", "https://auth.docker.io/token")
+    assert trusts("https://reg.example", "https://auth.example/token")
+    assert trusts("https://reg.example", "https://reg.example/token")
+    assert not trusts("https://registry-1.docker.io", "http://auth.docker.io/token")
+    assert not trusts("https://ghcr.io", "https://auth.docker.io/token")
+    assert not trusts("https://reg.example", "https://reg.example:8443/token")
+    assert not trusts("https://reg.example", "http://reg.example/token")
+    assert not trusts("https://reg.example", "https://auth.example.evil/token")
