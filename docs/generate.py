@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import api_tables
 import typer
 
 from lading.cli.exit_code import ExitCode
@@ -130,6 +131,9 @@ GENERATORS = {
     "settings": settings,
     "exit-codes": exit_codes,
     "commands": commands,
+    "native-fields": lambda: api_tables.native_fields(table),
+    "openai-fields": lambda: api_tables.openai_fields(table),
+    "error-table": lambda: api_tables.error_table(table),
 }
 
 
