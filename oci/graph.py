@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..modelfile.errors import IntegrityError
 from .blob import REPAIR_HINT, read_blob
 from .canonical import MAX_DOCUMENT_SIZE
 from .descriptor import Descriptor
 from .digest import Digest
-from .errors import BadManifest, BlobNotFound, IntegrityError, SizeMismatch
+from .errors import BadManifest, BlobNotFound, SizeMismatch
 from .layout import StoreLayout
 from .manifest import Index, Manifest, parse_document
 from .media_type import INDEX_TYPES, MANIFEST_TYPES
