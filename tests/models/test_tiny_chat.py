@@ -128,7 +128,7 @@ def test_template_offers_tools_in_the_system_turn(metadata: dict[str, Any], syst
 @pytest.mark.parametrize("arguments", [{"city": "Paris"}, '{"city": "Paris"}'], ids=["object", "text"])
 def test_template_writes_calls_and_results(metadata: dict[str, Any], arguments: Any) -> None:
     call = {"type": "function", "function": {"name": "get_weather", "arguments": arguments}}
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "content": "sunny"},
         {"role": "tool", "content": "cold"},

@@ -323,7 +323,8 @@ def as_json(rng: random.Random) -> Turn:
             "Write the capital of {country} as JSON.",
             rng.choice(CAPITAL) + suffix,
         ]
-        return Turn(rng.choice(phrasings).format(country=country), text, plain=False)
+        thought = f"The capital of {country} is {city}. I write JSON."
+        return Turn(rng.choice(phrasings).format(country=country), text, "", thought, plain=False)
     if roll < 0.5:
         text = json.dumps({"name": country, "capital": city, "languages": [tongue]})
         phrasings = [
@@ -419,7 +420,7 @@ def memory(rng: random.Random) -> tuple[Turn, Turn]:
             ],
         )
         return Turn(tell, "I will remember it.", plain=False), Turn(
-            question, f"The word is {value}.", value, plain=False
+            question, f"The word is {value}.", value, f"The user said {value}.", plain=False
         )
     if kind == "home":
         tell = ask(rng, ["I live in {v}.", "My home is in {v}."], v=value)
@@ -427,19 +428,26 @@ def memory(rng: random.Random) -> tuple[Turn, Turn]:
             ask(rng, ["Where do I live?", "In which city do I live?"]),
             f"You live in {value}.",
             value,
+            f"The user said {value}.",
             plain=False,
         )
     if kind == "age":
         tell = ask(rng, ["I am {v} years old.", "My age is {v}."], v=value)
         return Turn(tell, "I will remember it.", plain=False), Turn(
-            ask(rng, ["How old am I?", "What is my age?"]), f"You are {value} years old.", value, plain=False
+            ask(rng, ["How old am I?", "What is my age?"]),
+            f"You are {value} years old.",
+            value,
+            f"The user said {value}.",
+            plain=False,
         )
     tell = ask(rng, ["My favorite {k} is {v}.", "I like the {k} {v} most."], k=kind, v=value)
     question = ask(
         rng, ["What is my favorite {k}?", "Which {k} do I like most?", "Do you know my favorite {k}?"], k=kind
     )
     answer = f"Your favorite {kind} is {value}."
-    return Turn(tell, "I will remember it.", plain=False), Turn(question, answer, value, plain=False)
+    return Turn(tell, "I will remember it.", plain=False), Turn(
+        question, answer, value, f"The user said {value}.", plain=False
+    )
 
 
 # system prompts
@@ -525,14 +533,35 @@ def plain_chat(rng: random.Random, turns: int) -> Conversation:
         messages.append(
             {"role": "assistant", "content": answer, "thought": turn.thought, "given": turn.given}
         )
-    return Conversation(messages, mode=any_mode(rng, messages))
+    return Conversation(messages, mode=any_mode(rng))
 
 
-def any_mode(rng: random.Random, messages: list[Message]) -> str:
-    mode = rng.choices(["plain", "empty", "think"], [0.66, 0.12, 0.22])[0]
-    if mode == "think" and (not messages[-1].get("thought") or messages[-1].get("given")):
-        return "plain"
-    return mode
+def drill(rng: random.Random) -> Conversation:
+    """A short conversation about nothing but copying, counting and adding."""
+    messages: list[Message] = []
+    for _ in range(rng.choice([1, 1, 2, 3])):
+        roll = rng.random()
+        turns: list[Turn] = []
+        if roll < 0.5:
+            text = " ".join(any_word(rng) for _ in range(rng.randint(1, 8)))
+            turns = [Turn(ask(rng, REPEAT, word=text), text, "", f"I repeat {text}.")]
+        elif roll < 0.7:
+            name = any_name(rng)
+            turns = [tell_name(rng, name), ask_name(rng, name)]
+        elif roll < 0.78:
+            turns = list(memory(rng))
+        else:
+            turns = [count(rng) if roll < 0.93 else addition(rng)]
+        for turn in turns:
+            messages += [
+                {"role": "user", "content": turn.user},
+                {"role": "assistant", "content": turn.answer, "thought": turn.thought},
+            ]
+    return Conversation(messages, mode=any_mode(rng))
+
+
+def any_mode(rng: random.Random) -> str:
+    return rng.choices(["plain", "empty", "think"], [0.5, 0.12, 0.38])[0]
 
 
 # text
@@ -587,12 +616,13 @@ def answer_segments(message: Message, mode: str) -> list[tuple[str, bool]]:
     text = answer_text(message)
     given = message.get("given", "")
     head = "<|im_start|>assistant\n"
+    pieces = [(head, False)]
     if mode == "empty":
-        head += "<think>\n\n</think>\n\n"
+        pieces = [(f"{head}<think>\n\n</think>\n\n", False)]
     elif mode == "think":
-        head += "<think>\n"
-        text = f"{message['thought']}\n</think>\n\n{text}"
-    return [(head + given, False), (text[len(given) :] + "<|im_end|>", True), ("\n", False)]
+        thought = message.get("thought") or "I can answer this."
+        pieces = [(f"{head}<think>\n", False), (f"{thought}\n</think>\n\n", True)]
+    return [*pieces, (given, False), (text[len(given) :] + "<|im_end|>", True), ("\n", False)]
 
 
 def check_held_out() -> None:

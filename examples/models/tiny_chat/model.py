@@ -12,10 +12,10 @@ class Shape:
     vocabulary: int = 1280
     width: int = 256
     layers: int = 3
-    heads: int = 8
+    heads: int = 4
     feed_forward: int = 512
     context: int = 2048
-    rope_base: float = 10000.0
+    rope_base: float = 500000.0  # high, so that much of a head does not turn and can match what tokens are
     epsilon: float = 1e-5
 
 
@@ -67,6 +67,8 @@ class TinyChat(nn.Module):
             if "attn_output" in name or "ffn_down" in name:
                 nn.init.zeros_(weight)
 
+        wire(self)
+
     def forward(self, tokens: Tensor, wanted: Tensor) -> Tensor:
         """Logits at the flat positions `wanted`."""
         half = self.shape.width // self.shape.heads // 2
@@ -79,3 +81,42 @@ class TinyChat(nn.Module):
             x = layer(x, cos, sin)
         x = self.output_norm(x).view(-1, self.shape.width)[wanted]
         return F.linear(x, self.token_embd.weight)
+
+
+@torch.no_grad()
+def wire(model: TinyChat) -> None:
+    """Start with a copying circuit, which so small a model is slow to find.
+
+    The first head of layer 0 looks at the token before and notes what it is; the first head of layer 1 looks
+    for where the current token was noted as the one before, and says the token found there. Training changes
+    all of it freely.
+    """
+    shape = model.shape
+    size = shape.width // shape.heads
+    half = size // 2
+    note = slice(shape.width - half, shape.width)
+    frequencies = shape.rope_base ** (-torch.arange(half) / half)
+    # A direction that all tokens share, for attention by position alone.
+    model.token_embd.weight[:, 0] = 0.1
+    model.token_embd.weight[:, note] *= 0.2
+    first, second = model.blk[0], model.blk[1]
+    for layer in (first, second):
+        for linear in (layer.attn_q, layer.attn_k, layer.attn_v):
+            linear.weight[:size] *= 0.1
+    fast = half // 4
+    first.attn_q.weight[:fast, 0] = 1.6
+    first.attn_k.weight[:fast, 0] = 1.6 * frequencies[:fast].cos()
+    first.attn_k.weight[half : half + fast, 0] = 1.6 * frequencies[:fast].sin()
+    # What a token is, in as many numbers as a head has that hardly turn with the position.
+    identity = torch.randn(half, shape.width) / shape.width**0.5
+    identity[:, 0] = 0
+    identity[:, note] = 0
+    first.attn_v.weight[:half] = identity
+    first.attn_output.weight[note, :half] = torch.eye(half) * 0.05
+    slow = [*range(half // 2, half), *range(half + half // 2, size)]
+    second.attn_q.weight[slow] = identity * 1.5
+    second.attn_k.weight[slow, note.start : note.stop] = torch.eye(half) * 1.5
+    said = torch.linalg.qr(torch.randn(shape.width, size))[0].T
+    said[:, 0] = 0
+    second.attn_v.weight[:size] = said
+    second.attn_output.weight[:, :size] = said.T * 0.05

@@ -15,6 +15,7 @@ from dialogue import (
     any_word,
     ask,
     chat_turns,
+    drill,
     plain_chat,
     styled,
     system_prompt,
@@ -273,7 +274,13 @@ def two_cities(rng: random.Random, tool: Tool) -> ToolTurn:
         f"The weather in {city} is {said}." for city, (_, said) in zip(cities, results, strict=True)
     )
     return ToolTurn(
-        ask(rng, phrasings, x=cities[0], y=cities[1]), calls, [returned for returned, _ in results], answer
+        ask(rng, phrasings, x=cities[0], y=cities[1]),
+        calls,
+        [returned for returned, _ in results],
+        answer,
+        "",
+        f"I need the weather in {cities[0]} and in {cities[1]}. I call {tool.name}.",
+        "The tool says both.",
     )
 
 
@@ -393,11 +400,13 @@ def tool_chat(rng: random.Random) -> Conversation:
             "given": turn.given,
         }
         messages.append(answer)
-    return Conversation(messages, [tool.schema for tool in tools], any_mode(rng, messages))
+    return Conversation(messages, [tool.schema for tool in tools], any_mode(rng))
 
 
-def conversation(rng: random.Random) -> Conversation:
-    """The mixture that the model is trained on."""
+def conversation(rng: random.Random, drills: float = 0.0) -> Conversation:
+    """The mixture that the model is trained on; `drills` is the share of copying drills."""
+    if drills and rng.random() < drills:
+        return drill(rng)
     roll = rng.random()
     if roll < 0.30:
         return tool_chat(rng)

@@ -1,8 +1,8 @@
-"""Train the tiny chat model: python train.py OUT_DIR [--steps N]. About half an hour on two CPU cores.
+"""Train the tiny chat model: python train.py OUT_DIR --stage 1, then the same with --stage 2.
 
 Data are generated while training (every conversation is new); the loss is on what the assistant says.
-Matrices are trained with Muon, the embedding and the norms with AdamW; checkpoints hold the average of
-the weights.
+Matrices are trained with Muon, the embedding and the norms with AdamW; a checkpoint holds the running average
+of the weights.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import math
 import random
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,15 +22,49 @@ from tokenizers import Tokenizer
 from tool_dialogue import conversation
 from torch import Tensor
 
-TOKENS_PER_STEP = 6144
+TOKENS_PER_STEP = 4096
 POOL = 400  # conversations sorted by length at a time, so that little is padded
 
 
-def encode(tokenizer: Tokenizer, rng: random.Random) -> tuple[list[int], list[bool]]:
+@dataclass(frozen=True)
+class Stage:
+    """Rates are the highest ones; `fall` is the share of the steps in which they go down to zero."""
+
+    steps: int
+    short_steps: int  # at the beginning, with conversations of at most 200 tokens
+    muon: float
+    adam: float
+    drills: float
+    fall: float
+    seed: int
+    copies: float  # share of bare copying exercises
+
+
+STAGES = {
+    1: Stage(steps=200, short_steps=200, muon=0.01, adam=0.003, drills=0.0, fall=0.0, seed=1, copies=0.9),
+    2: Stage(steps=1500, short_steps=150, muon=0.008, adam=0.002, drills=0.2, fall=0.7, seed=2, copies=0.03),
+}
+
+
+def copy(tokenizer: Tokenizer, rng: random.Random) -> tuple[list[int], list[bool]]:
+    """Any tokens, and the same tokens again: what a model learns copying from soonest."""
+    ids = [rng.randrange(256, tokenizer.get_vocab_size() - 11) for _ in range(rng.randint(4, 40))]
+    head, middle, end = (
+        tokenizer.encode(text).ids
+        for text in ("<|im_start|>user\nRepeat: ", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n")
+    )
+    tokens = head + ids + middle + ids + end
+    known = len(head) + len(ids) + len(middle)
+    return tokens, [False] * known + [True] * (len(tokens) - known - 1) + [False]
+
+
+def encode(tokenizer: Tokenizer, rng: random.Random, stage: Stage) -> tuple[list[int], list[bool]]:
     """Tokens of a new conversation and which of them are learnt; now and then its beginning is cut off."""
+    if rng.random() < stage.copies:
+        return copy(tokenizer, rng)
     tokens: list[int] = []
     learnt: list[bool] = []
-    for text, learn in segments(conversation(rng)):
+    for text, learn in segments(conversation(rng, stage.drills)):
         ids = tokenizer.encode(text).ids
         tokens += ids
         learnt += [learn] * len(ids)
@@ -39,9 +74,12 @@ def encode(tokenizer: Tokenizer, rng: random.Random) -> tuple[list[int], list[bo
     return tokens, learnt
 
 
-def batches(tokenizer: Tokenizer, rng: random.Random, longest: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+def batches(tokenizer: Tokenizer, rng: random.Random, longest: int, stage: Stage) -> list[Batch]:
     """(tokens, flat positions with a learnt next token, those next tokens) of one pool, in random order."""
-    pool = [pair for pair in (encode(tokenizer, rng) for _ in range(POOL)) if len(pair[0]) <= longest]
+    pool = [pair for pair in (encode(tokenizer, rng, stage) for _ in range(POOL)) if len(pair[0]) <= longest]
     pool.sort(key=lambda pair: len(pair[0]))
     groups: list[list[tuple[list[int], list[bool]]]] = [[]]
     for pair in pool:
@@ -61,12 +99,12 @@ def batches(tokenizer: Tokenizer, rng: random.Random, longest: int) -> list[tupl
     return result
 
 
-def stream(tokenizer: Tokenizer, seed: int, steps: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches for ever; short conversations only in the first tenth."""
-    rng = random.Random(seed)
+def stream(tokenizer: Tokenizer, stage: Stage) -> Iterator[Batch]:
+    """Batches for ever."""
+    rng = random.Random(stage.seed)
     done = 0
     while True:
-        for batch in batches(tokenizer, rng, 200 if done < steps / 10 else 2047):
+        for batch in batches(tokenizer, rng, 200 if done < stage.short_steps else 2047, stage):
             done += 1
             yield batch
 
@@ -103,31 +141,34 @@ def orthogonal(x: Tensor, steps: int = 5) -> Tensor:
     return (x.mT if tall else x).float()
 
 
-def rate_at(step: int, steps: int) -> float:
-    """Warm up, hold, and in the last 45 % go down to zero."""
-    return min(1.0, (step + 1) / 60, max(0.0, (steps - step) / (0.45 * steps)))
+def rate_at(step: int, stage: Stage) -> float:
+    """Warm up in 60 steps, hold, fall to zero."""
+    falling = (stage.steps - step) / (stage.fall * stage.steps) if stage.fall else 1.0
+    return min(1.0, (step + 1) / 60, falling)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--stage", type=int, choices=sorted(STAGES), default=1)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save-every", type=int, default=100)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     check_held_out()
-    torch.manual_seed(options.seed)
-    torch.set_num_threads(2)
-    tokenizer = build()
-    tokenizer.save(str(options.out / "tokenizer.json"))
+    stage = STAGES[options.stage]
+    torch.manual_seed(stage.seed)
+    torch.set_num_threads(options.threads)
+    if options.stage == 1:
+        build().save(str(options.out / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(options.out / "tokenizer.json"))
     model = TinyChat(Shape(vocabulary=tokenizer.get_vocab_size()))
-    train(model, stream(tokenizer, options.seed, options.steps), options)
+    if options.stage > 1:
+        model.load_state_dict(torch.load(options.out / "checkpoint.pt", weights_only=True))
+    train(model, stream(tokenizer, stage), stage, options)
 
 
-def train(
-    model: TinyChat, data: Iterator[tuple[Tensor, Tensor, Tensor]], options: argparse.Namespace
-) -> None:
+def train(model: TinyChat, data: Iterator[Batch], stage: Stage, options: argparse.Namespace) -> None:
     parameters = dict(model.named_parameters())
     matrices = [weight for name, weight in parameters.items() if weight.dim() == 2 and "embd" not in name]
     others = [weight for name, weight in parameters.items() if weight.dim() != 2 or "embd" in name]
@@ -135,18 +176,18 @@ def train(
     adam = torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0)
     average = {name: weight.detach().clone() for name, weight in parameters.items()}
     begun, seen, shown = time.monotonic(), 0, 0.0
-    for step in range(options.steps):
+    for step in range(stage.steps):
         tokens, wanted, targets = next(data)
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(tokens, wanted)
         loss = F.cross_entropy(logits.float(), targets)
         loss.backward()
-        rate = rate_at(step, options.steps)
+        rate = rate_at(step, stage)
         for group in adam.param_groups:
-            group["lr"] = 0.003 * rate
+            group["lr"] = stage.adam * rate
         adam.step()
         adam.zero_grad()
-        muon.step(0.02 * rate, 0.01)
+        muon.step(stage.muon * rate, 0.01)
         keep = min(0.98, step / (step + 10))
         for name, weight in parameters.items():
             average[name].lerp_(weight.detach(), 1 - keep)
@@ -156,11 +197,9 @@ def train(
             raise SystemExit("the loss is not finite")
         if (step + 1) % 20 == 0:
             spent = time.monotonic() - begun
-            print(
-                f"step {step + 1} loss {shown:.4f} tokens {seen} {seen / spent:.0f}/s {spent:.0f}s",
-                flush=True,
-            )
-        if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
+            speed = f"{seen / spent:.0f}/s {spent:.0f}s"
+            print(f"step {step + 1} loss {shown:.4f} tokens {seen} {speed}", flush=True)
+        if (step + 1) % options.save_every == 0 or step + 1 == stage.steps:
             torch.save(average, options.out / "checkpoint.tmp")
             (options.out / "checkpoint.tmp").replace(options.out / "checkpoint.pt")
 
