@@ -25,7 +25,8 @@ from urllib.parse import urlencode
 from ..modelfile.errors import LadingError
 from .auth import Scope
 from .descriptor import Descriptor
-from .errors import DigestMismatch, quoted
+from .disk import translating
+from .errors import DigestMismatch, StoreFailure, quoted
 from .origin import BadUrl, Origin, resolve
 from .registry_errors import RegistryError, RegistryUnreachable, RegistryUnsafe
 from .registry_settings import listed
@@ -54,7 +55,9 @@ class FileBody:
     on_sent: OnSent
 
     def open(self) -> Readable:
-        return _Section(self.path.open("rb"), self)
+        """Raises: StoreFailure."""
+        with translating("reading", self.path):
+            return _Section(self.path.open("rb"), self)
 
 
 class _Section:
@@ -62,14 +65,24 @@ class _Section:
 
     def __init__(self, file: BinaryIO, body: FileBody) -> None:
         self._file = file
+        self._path = body.path
         self._on_sent = body.on_sent
         self._position = body.offset
         self._end = body.offset + body.size
         file.seek(body.offset)
 
     def read(self, size: int = -1, /) -> bytes:
+        """Raises: StoreFailure, also where the file is shorter than promised: the length has been sent."""
         left = self._end - self._position
-        data = self._file.read(left if size < 0 else min(size, left))
+        with translating("reading", self._path):
+            data = self._file.read(left if size < 0 else min(size, left))
+        if left and not data:
+            raise StoreFailure(
+                "reading",
+                self._path,
+                f"it ends {left} bytes too early",
+                hint="lading fsck says what is damaged",
+            )
         self._position += len(data)
         self._on_sent(self._position)
         return data

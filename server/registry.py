@@ -12,15 +12,13 @@ Source: OCI distribution-spec 1.1; the names of the endpoints (end-1 …) are it
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, ParamSpec, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 from falcon.asgi import App, Request, Response
@@ -34,12 +32,12 @@ from ..oci.manifest import Index, Manifest, parse_document
 from ..oci.media_type import INDEX_TYPES, MANIFEST_TYPES, OCTET_STREAM
 from ..oci.reference import DEFAULT_NAMESPACE, DEFAULT_REGISTRY
 from ..oci.store import Store
+from .body_stream import FileStream, body_pieces, in_thread, read_bounded
 from .byte_range import Unsatisfiable, parse_range
 from .registry_errors import INTERNAL, Refused, RegistryProblem, problem_of
 from .registry_lease import WritersLease
 from .registry_names import RegistryNames, parse_digest, require_name
 
-PIECE = 1024 * 1024
 MAX_PAGE = 1000
 
 _ROUTE = re.compile(
@@ -49,9 +47,6 @@ _ROUTE = re.compile(
 _CONTENT_RANGE = re.compile(r"(?:bytes )?(\d{1,19})-(\d{1,19})(?:/\S*)?")
 
 log = logging.getLogger("lading.registry")
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 def create_registry_app(
@@ -148,14 +143,14 @@ class Registry:
 
     async def _catalog(self, req: Request, resp: Response) -> None:
         """GET /v2/_catalog: not in the specification, but what registries have always had."""
-        tags = await _in_thread(self.store.tags)
+        tags = await in_thread(self.store.tags)
         found = {name for tag in tags if (name := self.names.on_the_wire(tag.reference)) is not None}
         _page(req, resp, "repositories", sorted(found), {})
 
     async def _tags(self, call: Call) -> None:
         """end-8."""
         wanted = self.names.same_repository(call.name, call.host)
-        tags = await _in_thread(self.store.tags)
+        tags = await in_thread(self.store.tags)
         found = {tag.reference.tag for tag in tags if tag.reference.name.lower() in wanted}
         if not found:
             raise Refused(404, "NAME_UNKNOWN", f"there is no repository {quoted(call.name)}")
@@ -168,7 +163,7 @@ class Registry:
         digest = parse_digest(reference)
         if call.req.method == "PUT":
             return await self._put_manifest(call, reference, digest)
-        manifest = await _in_thread(self._find_manifest, call, reference, digest)
+        manifest = await in_thread(self._find_manifest, call, reference, digest)
         call.digest_answer(200, manifest.digest)
         call.resp.content_type = manifest.media_type
         if call.req.method == "HEAD":
@@ -205,8 +200,14 @@ class Registry:
         media_type = (call.req.content_type or "").partition(";")[0].strip().lower()
         if media_type not in MANIFEST_TYPES | INDEX_TYPES:
             raise Refused(415, "MANIFEST_INVALID", f"{quoted(media_type)} is not the type of a manifest")
-        data = await _read_document(call.req)
-        await _in_thread(self._store_manifest, call, reference, digest, media_type, data)
+        data = await self._read_document(call.req)
+        await in_thread(self._store_manifest, call, reference, digest, media_type, data)
+
+    async def _read_document(self, req: Request) -> bytes:
+        data = await read_bounded(req, MAX_DOCUMENT_SIZE)
+        if data is None:
+            raise Refused(413, "SIZE_INVALID", f"a manifest has at most {MAX_DOCUMENT_SIZE} bytes")
+        return data
 
     def _store_manifest(
         self, call: Call, reference: str, digest: Digest | None, media_type: str, data: bytes
@@ -236,11 +237,11 @@ class Registry:
         resp.set_header("Accept-Ranges", "bytes")
         if call.req.method == "HEAD":
             # Whoever pushes relies on this answer, so it is given for sound blobs only.
-            size = await _in_thread(self._sound_size, digest)
+            size = await in_thread(self._sound_size, digest)
             call.digest_answer(200, digest)
             resp.content_length = size
             return
-        file = await _in_thread(self.store.open_blob, digest)
+        file = await in_thread(self.store.open_blob, digest)
         try:
             size = os.fstat(file.fileno()).st_size
             try:
@@ -253,7 +254,7 @@ class Registry:
             if part is not None:
                 resp.set_header("Content-Range", f"bytes {first}-{end - 1}/{size}")
             resp.content_length = end - first
-            resp.stream = _FileStream(file, first, end)
+            resp.stream = FileStream(file, first, end)
         except BaseException:
             file.close()
             raise
@@ -273,9 +274,9 @@ class Registry:
             return await self._begin(call)
         _allow(call.req, "GET", "PATCH", "PUT", "DELETE")
         if method == "GET":
-            return self._progress(call, 204, upload_id, await _in_thread(self.uploads.size, upload_id))
+            return self._progress(call, 204, upload_id, await in_thread(self.uploads.size, upload_id))
         if method == "DELETE":
-            await _in_thread(self.uploads.cancel, upload_id)
+            await in_thread(self.uploads.cancel, upload_id)
             call.resp.status = 204
             return None
         await self.writers.renew()
@@ -292,14 +293,14 @@ class Registry:
         if mount is not None:
             digest = Digest.parse(mount)
             # All repositories share one store, so what any of them has can be mounted.
-            if await _in_thread(self.store.intact, digest):
+            if await in_thread(self.store.intact, digest):
                 return call.digest_answer(201, digest, f"/v2/{call.name}/blobs/{digest}")
         elif whole is not None:
             digest = Digest.parse(whole)
-            upload_id = await _in_thread(self.uploads.begin)
+            upload_id = await in_thread(self.uploads.begin)
             await self._receive(call, upload_id)
             return await self._finish(call, upload_id, digest)
-        upload_id = await _in_thread(self.uploads.begin)
+        upload_id = await in_thread(self.uploads.begin)
         return self._progress(call, 202, upload_id, 0)
 
     async def _receive(self, call: Call, upload_id: str) -> int:
@@ -308,8 +309,8 @@ class Registry:
         with self.uploads.open(upload_id) as upload:
             self._require_place(call, upload_id, upload, length)
             before = upload.size
-            async for piece in _pieces(call.req):
-                await _in_thread(upload.append, piece)
+            async for piece in body_pieces(call.req):
+                await in_thread(upload.append, piece)
             if length is not None and upload.size - before != length:
                 raise Refused(400, "SIZE_INVALID", "the body broke off")
             return upload.size
@@ -330,7 +331,7 @@ class Registry:
             raise Refused(400, "SIZE_INVALID", "Content-Range and Content-Length disagree")
 
     async def _finish(self, call: Call, upload_id: str, digest: Digest) -> None:
-        await _in_thread(self.uploads.commit, upload_id, digest)
+        await in_thread(self.uploads.commit, upload_id, digest)
         call.digest_answer(201, digest, f"/v2/{call.name}/blobs/{digest}")
 
     def _progress(self, call: Call, status: int, upload_id: str, size: int) -> None:
@@ -339,50 +340,6 @@ class Registry:
         call.resp.set_header("Location", f"/v2/{call.name}/blobs/uploads/{upload_id}")
         call.resp.set_header("Docker-Upload-UUID", upload_id)
         call.resp.set_header("Range", f"0-{max(0, size - 1)}")
-
-
-class _FileStream:
-    """A section of a file as the body of an answer; Falcon reads it, and closes it however that ends."""
-
-    def __init__(self, file: BinaryIO, first: int, end: int) -> None:
-        self._file = file
-        self._position = first
-        self._end = end
-
-    async def read(self, size: int | None = None, /) -> bytes:
-        """The next piece, of a size of our own: what is asked for suits small answers. Empty at the end."""
-        wanted = min(PIECE, self._end - self._position)
-        data = await _in_thread(os.pread, self._file.fileno(), wanted, self._position) if wanted else b""
-        self._position += len(data)
-        return data
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while piece := await self.read():
-            yield piece
-
-    async def close(self) -> None:
-        self._file.close()
-
-
-async def _pieces(req: Request) -> AsyncIterator[bytes]:
-    """The request's body in pieces of about one mebibyte."""
-    pending = bytearray()
-    async for chunk in req.stream:
-        pending += chunk
-        if len(pending) >= PIECE:
-            yield bytes(pending)
-            pending = bytearray()
-    if pending:
-        yield bytes(pending)
-
-
-async def _read_document(req: Request) -> bytes:
-    data = bytearray()
-    async for chunk in req.stream:
-        data += chunk
-        if len(data) > MAX_DOCUMENT_SIZE:
-            raise Refused(413, "SIZE_INVALID", f"a manifest has at most {MAX_DOCUMENT_SIZE} bytes")
-    return bytes(data)
 
 
 def _page(req: Request, resp: Response, key: str, values: list[str], rest: dict[str, str]) -> None:
@@ -411,7 +368,3 @@ def _json(resp: Response, value: object) -> None:
 def _render(resp: Response, problem: RegistryProblem) -> None:
     resp.status = problem.status
     _json(resp, problem.to_json())
-
-
-async def _in_thread(work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-    return await asyncio.to_thread(work, *args, **options)

@@ -16,7 +16,7 @@ from lading.oci.blob_download import download_file
 from lading.oci.blob_upload import BlobUpload
 from lading.oci.descriptor import Descriptor
 from lading.oci.digest import Digest
-from lading.oci.errors import BadManifest, DigestMismatch, SizeMismatch
+from lading.oci.errors import BadManifest, DigestMismatch, SizeMismatch, StoreFailure
 from lading.oci.manifest import Manifest
 from lading.oci.reference import Reference
 from lading.oci.registry import RegistryClient
@@ -679,3 +679,30 @@ def test_a_tag_list_without_end_ends(registry: ScriptedRegistry) -> None:
     registry.on("GET", "tags", more)
     with impatient_client() as client, pytest.raises(RegistryError, match="does not end"):
         client.repository(reference_at(registry)).tags()
+
+
+# Our own side
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["whole", "chunked"])
+def test_a_local_file_that_shrinks_is_noticed(
+    registry: ScriptedRegistry, tmp_path: Path, chunked: bool
+) -> None:
+    path = tmp_path / "in"
+    path.write_bytes(BLOB[:-1000])
+    registry.blobs.clear()
+    if chunked:
+        registry.on("PUT", "uploads", lambda seen: Reply(413) if seen.body else None)
+    with impatient_client(chunk_size=300_000) as client, pytest.raises(StoreFailure, match="too early"):
+        repository = client.repository(reference_at(registry), writes=True)
+        descriptor = Descriptor("application/octet-stream", DIGEST, len(BLOB))
+        BlobUpload(repository, descriptor, path, lambda _: None).run()
+    assert str(DIGEST) not in registry.blobs
+
+
+def test_a_local_file_that_is_gone_is_noticed(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    registry.blobs.clear()
+    with impatient_client() as client, pytest.raises(StoreFailure):
+        repository = client.repository(reference_at(registry), writes=True)
+        descriptor = Descriptor("application/octet-stream", DIGEST, len(BLOB))
+        BlobUpload(repository, descriptor, tmp_path / "absent", lambda _: None).run()
