@@ -60,11 +60,13 @@ def registry(
     `lading serve` does so too, under the same address as its other interfaces.
     """
     from ..server.gunicorn_app import serve_registry
+    from ..server.registry_names import RegistryNames
     from .address import parse_address
 
     session = session_of(context)
     host, port = parse_address(listen, default_port=5000)
-    serve_registry(session.settings.home, host=host, port=port, read_only=read_only)
+    names = RegistryNames(session.settings["registry"], session.settings["namespace"])
+    serve_registry(session.settings.home, names, host=host, port=port, read_only=read_only)
 
 
 def register(app: typer.Typer) -> None:

@@ -34,6 +34,7 @@ from .log import ServerLogger
 from .names import Names
 from .origin import HostRules, OriginRules
 from .registry import create_registry_app
+from .registry_names import RegistryNames
 from .services import Services
 from .settings import Limits, ServerSettings
 from .web_worker import GuardedWorker
@@ -83,14 +84,17 @@ def serve(settings: ServerSettings) -> None:
             sockets.close()
 
 
-def serve_registry(store_root: Path, *, host: str, port: int, read_only: bool = False) -> None:
+def serve_registry(
+    store_root: Path, names: RegistryNames, *, host: str, port: int, read_only: bool = False
+) -> None:
     """Serve the store as an OCI registry and nothing else. Blocks and raises as `serve`."""
     settings = ServerSettings(store_root=store_root, host=host, port=port)
     Store.open(store_root)
     listener = listen(host, port)
 
     def make_app() -> Application:
-        return _guarded(create_registry_app(Store.open(store_root), read_only=read_only), settings)
+        app = create_registry_app(Store.open(store_root), read_only=read_only, names=names)
+        return _guarded(app, settings)
 
     _Gunicorn(settings, listener, make_app, keeper=False).run()
 

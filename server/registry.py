@@ -30,7 +30,6 @@ from ..oci.errors import BlobNotFound, ModelNotFound, quoted
 from ..oci.incoming import IncomingUploads, Upload
 from ..oci.manifest import Index, Manifest, parse_document
 from ..oci.media_type import INDEX_TYPES, MANIFEST_TYPES, OCTET_STREAM
-from ..oci.reference import DEFAULT_NAMESPACE, DEFAULT_REGISTRY
 from ..oci.store import Store
 from .body_stream import FileStream, body_pieces, in_thread, read_bounded
 from .byte_range import Unsatisfiable, parse_range
@@ -50,15 +49,10 @@ log = logging.getLogger("lading.registry")
 
 
 def create_registry_app(
-    store: Store,
-    *,
-    read_only: bool = False,
-    default_registry: str = DEFAULT_REGISTRY,
-    default_namespace: str = DEFAULT_NAMESPACE,
+    store: Store, *, read_only: bool = False, names: RegistryNames | None = None
 ) -> App[Any, Any]:
     """An application that is nothing but the registry."""
     app: App[Any, Any] = App()
-    names = RegistryNames(default_registry, default_namespace)
     add_registry_routes(app, store, read_only=read_only, names=names)
     return app
 
