@@ -41,6 +41,15 @@ class ModelFacts:
     capabilities: tuple[str, ...]
 
 
+_NOTHING_KNOWN = ModelFacts(
+    size=0,
+    details=schema.Details(
+        parent_model="", format="", family="", families=[], parameter_size="", quantization_level=""
+    ),
+    capabilities=(),
+)
+
+
 class Catalogue:
     """Lists, shows, renames and removes models. Thread-safe."""
 
@@ -55,13 +64,15 @@ class Catalogue:
         return self._store.find(self._names.parse(name))
 
     def listing(self) -> list[tuple[TaggedManifest, ModelFacts]]:
-        """Every model that can be read, the latest first; a broken one is logged and left out."""
+        """Every model, the latest first. Of a damaged one little is said; it can still be removed."""
         rows = []
         for tagged in self._store.tags():
             try:
-                rows.append((tagged, self.facts(tagged)))
+                facts = self.facts(tagged)
             except LadingError as error:
-                log.warning("left out of a listing: %s: %s", tagged.reference, error)
+                log.warning("a damaged model is listed: %s: %s", tagged.reference, error)
+                facts = _NOTHING_KNOWN
+            rows.append((tagged, facts))
         return rows
 
     def tags(self) -> schema.TagsAnswer:

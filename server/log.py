@@ -43,3 +43,6 @@ class ServerLogger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no ty
             logger.handlers[:] = [handler]
             logger.propagate = False
             logger.setLevel(self.error_log.level)
+        if self.error_log.level == logging.INFO:
+            # Of its comings and goings only those who look for a fault want to know.
+            self.error_log.setLevel(logging.WARNING)

@@ -94,7 +94,7 @@ def _call_of(text: str) -> InferenceEvent:
         name, arguments = value["name"], value["arguments"]
     except (ValueError, KeyError, TypeError):
         return Text(id=0, text=text)
-    return ToolCall(id=0, index=0, call_id=new_id("call"), name=name, arguments=arguments)
+    return ToolCall(id=0, index=0, call_id=new_id("call").replace("-", "_"), name=name, arguments=arguments)
 
 
 async def merged(

@@ -41,6 +41,8 @@ def options_of(request: schema.ChatCompletionRequest | schema.CompletionRequest)
     limit = request.max_tokens
     if isinstance(request, schema.ChatCompletionRequest) and request.max_completion_tokens is not None:
         limit = request.max_completion_tokens
+    if limit == -1:  # not OpenAI's, but some clients mean "no limit" by it
+        limit = None
     if limit is not None and limit < 1:
         raise BadField(f"max_tokens: expected at least 1, got {limit}", field="max_tokens")
     if not 1 <= request.n <= MAX_CHOICES:

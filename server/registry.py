@@ -43,7 +43,7 @@ _ROUTE = re.compile(
     r"(?P<name>.+)/(?:manifests/(?P<reference>[^/]+)|blobs/uploads(?:/(?P<upload>[^/]*))?"
     r"|blobs/(?P<digest>[^/]+)|(?P<tags>tags/list))"
 )
-_CONTENT_RANGE = re.compile(r"(?:bytes )?(\d{1,19})-(\d{1,19})(?:/\S*)?")
+_CONTENT_RANGE = re.compile(r"(?:bytes )?([0-9]{1,19})-([0-9]{1,19})(?:/\S*)?")
 
 log = logging.getLogger("lading.registry")
 
@@ -339,7 +339,7 @@ class Registry:
 def _page(req: Request, resp: Response, key: str, values: list[str], rest: dict[str, str]) -> None:
     """A sorted list, cut by ``n`` and ``last``, with a link to what follows."""
     last, count = req.get_param("last"), req.get_param("n")
-    if count is not None and not re.fullmatch(r"\d{1,9}", count):
+    if count is not None and not re.fullmatch(r"[0-9]{1,9}", count):
         raise Refused(400, "PAGINATION_NUMBER_INVALID", "n must be a number")
     limit = min(int(count), MAX_PAGE) if count is not None else MAX_PAGE
     left = [value for value in values if last is None or value > last]

@@ -7,6 +7,7 @@ in two; so these three are always escaped.
 from __future__ import annotations
 
 import datetime
+import functools
 import time
 
 import msgspec
@@ -43,9 +44,14 @@ def sse_event(value: object, *, event: str = "") -> bytes:
 def rfc3339(time_ns: int | None = None) -> str:
     """A moment in UTC as Go prints it: nanoseconds without trailing zeros, ``Z``."""
     seconds, nanos = divmod(time.time_ns() if time_ns is None else time_ns, 1_000_000_000)
-    whole = datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
     fraction = f".{nanos:09d}".rstrip("0").rstrip(".")
-    return f"{whole}{fraction}Z"
+    return f"{_to_the_second(seconds)}{fraction}Z"
+
+
+@functools.lru_cache(maxsize=8)
+def _to_the_second(seconds: int) -> str:
+    """The same for all the lines of a second, and half the cost of a line."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def rfc3339_of(moment: datetime.datetime) -> str:

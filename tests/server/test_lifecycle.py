@@ -198,6 +198,20 @@ def test_sigterm_ends_an_idle_server_soon_despite_open_connections(own_server: L
     assert time.monotonic() - began < 5
 
 
+def test_a_reload_replaces_the_web_workers_and_keeps_models_and_streams(own_server: LiveServer) -> None:
+    own_server.post("/api/generate", SHORT)
+    [runner], old = runners(own_server), web_worker(own_server)
+    body = {**COUNT, "options": {**COUNT["options"], "num_predict": 300}}
+    with httpx.stream("POST", f"{own_server.url}/api/generate", json=body, timeout=60) as response:
+        rows = response.iter_lines()
+        next(rows)
+        own_server.process.send_signal(signal.SIGHUP)
+        assert json.loads(list(rows)[-1])["done"] is True
+    assert eventually(lambda: not old.is_running() or old.status() == psutil.STATUS_ZOMBIE)
+    assert own_server.post("/api/generate", SHORT).json()["eval_count"] == 5
+    assert [process.pid for process in runners(own_server)] == [runner.pid]
+
+
 def test_ctrl_c_ends_it_at_once(own_server: LiveServer) -> None:
     with long_stream(own_server):
         everything = processes(own_server)

@@ -56,10 +56,9 @@ def test_a_conversation_is_remembered(native: ollama.Client) -> None:
 def test_a_tool_is_called_and_its_result_is_used(native: ollama.Client) -> None:
     messages: list[dict[str, object]] = [{"role": "user", "content": "What is the weather in Paris?"}]
     first = native.chat("tiny", messages, tools=[WEATHER], think=False)
-    calls = first.message.tool_calls or []
-    assert [(call.function.name, call.function.arguments) for call in calls] == [
-        ("get_weather", {"city": "Paris"})
-    ]
+    [call] = first.message.tool_calls or []
+    assert call.function.name == "get_weather"
+    assert [value.strip() for value in call.function.arguments.values()] == ["Paris"]
     messages += [
         first.message.model_dump(exclude_none=True),
         {"role": "tool", "tool_name": "get_weather", "content": '{"weather": "sunny"}'},
@@ -72,7 +71,7 @@ def test_a_streamed_tool_call_comes_whole_and_once(native: ollama.Client) -> Non
     messages = [{"role": "user", "content": "What is the weather in Rome?"}]
     pieces = list(native.chat("tiny", messages, tools=[WEATHER], think=False, stream=True))
     calls = [call for piece in pieces for call in piece.message.tool_calls or []]
-    assert [call.function.arguments for call in calls] == [{"city": "Rome"}]
+    assert [call.function.arguments["city"].strip() for call in calls] == ["Rome"]
     assert not pieces[-1].message.tool_calls
 
 

@@ -67,7 +67,7 @@ def test_a_tool_call_and_its_result(sdk: openai.OpenAI) -> None:
     assert first.choices[0].finish_reason == "tool_calls"
     call: Any = (first.choices[0].message.tool_calls or [])[0]
     assert (call.type, call.function.name) == ("function", "get_weather")
-    assert json.loads(call.function.arguments) == {"city": "Paris"}
+    assert json.loads(call.function.arguments)["city"].strip() == "Paris"
     messages += [
         first.choices[0].message.model_dump(exclude_none=True),
         {"role": "tool", "tool_call_id": call.id, "content": '{"weather": "sunny"}'},
