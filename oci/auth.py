@@ -91,7 +91,7 @@ FetchToken = Callable[[TokenRequest], Response]
 
 class Authenticator:
     """What to put into ``Authorization``, per origin and scope. Safe to use from several threads: while one
-    fetches a token the others wait for it."""
+    fetches a token for a registry, the others that want to talk to it wait."""
 
     def __init__(
         self,
@@ -105,7 +105,8 @@ class Authenticator:
         self._credentials = credentials
         self._fetch = fetch
         self._clock = clock
-        self._lock = threading.RLock()
+        self._locks: dict[Origin, threading.RLock] = {}
+        self._locks_guard = threading.Lock()
         self._realms: dict[Origin, _Realm] = {}
         self._basic: set[Origin] = set()
         self._found: dict[tuple[Origin, str], Found] = {}
@@ -114,7 +115,7 @@ class Authenticator:
     def header(self, registry: Origin, scopes: Scopes) -> str | None:
         """The header value for a request, as far as the registry has said what it wants; None to send the
         request bare. Fetches a token in advance where the realm is known."""
-        with self._lock:
+        with self._lock(registry):
             if registry in self._basic:
                 credential = self.found(registry, scopes).credential
                 return credential.basic() if credential is not None else None
@@ -129,7 +130,7 @@ class Authenticator:
         rejected: the header value that the 401 was the answer to.
         Raises: RegistryDenied when the token service refuses, RegistryUnsafe for a realm we do not visit.
         """
-        with self._lock:
+        with self._lock(registry):
             for challenge in challenges:
                 if challenge.scheme == "bearer" and "realm" in challenge.parameters:
                     return self._answer_bearer(registry, challenge, scopes, rejected)
@@ -140,11 +141,16 @@ class Authenticator:
     def found(self, registry: Origin, scopes: Scopes) -> Found:
         """The credential for the first scope's repository, and what was tried to get one."""
         repository = scopes[0].repository if scopes else ""
-        with self._lock:
+        with self._lock(registry):
             key = (registry, repository)
             if key not in self._found:
                 self._found[key] = self._credentials.find(registry.netloc, repository)
             return self._found[key]
+
+    def _lock(self, registry: Origin) -> threading.RLock:
+        """One lock a registry, so that a slow one holds up nobody else."""
+        with self._locks_guard:
+            return self._locks.setdefault(registry, threading.RLock())
 
     def _answer_basic(self, registry: Origin, scopes: Scopes, rejected: str | None) -> str | None:
         credential = self.found(registry, scopes).credential

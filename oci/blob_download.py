@@ -20,6 +20,7 @@ from .media_type import OCTET_STREAM
 from .registry_errors import RegistryError, RegistryUnreachable, RemoteBlobNotFound
 from .repository import Repository
 from .retry import delay_s
+from .transport import content_length
 
 
 class Sink(Protocol):
@@ -132,7 +133,7 @@ def _size_of(repository: Repository, digest: Digest) -> int:
     if response.status_code != 200:
         raise repository.refusal(response, doing)
     response.close()
-    told = response.headers.get("Content-Length", "")
-    if not told.isdigit() or len(told) > 18:
+    told = content_length(response)
+    if told is None:
         raise RegistryError(repository.origin.netloc, doing, "the registry does not tell its size")
-    return int(told)
+    return told

@@ -39,7 +39,7 @@ Outcome = Literal["present", "mounted", "uploaded"]
 OnSent = Callable[[int], None]
 """Called with how many bytes of the blob are on their way; it may fall when something is sent again."""
 
-_RANGE = re.compile(r"(?:bytes=)?0-(\d{1,19})")
+_RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,19})")
 _OCTETS = {"Content-Type": "application/octet-stream"}
 _ONE_PIECE_REFUSED = frozenset({405, 411, 413, 415, 416, 501})
 _SESSION_LOST = frozenset({404, 416})
@@ -218,7 +218,7 @@ class BlobUpload:
         if there != registry:
             self._require_upload_host(there)
         told = response.headers.get("OCI-Chunk-Min-Length", "")
-        return _Session(target, there == registry, int(told) if re.fullmatch(r"\d{1,12}", told) else 0)
+        return _Session(target, there == registry, int(told) if re.fullmatch(r"[0-9]{1,12}", told) else 0)
 
     def _require_upload_host(self, there: Origin) -> None:
         registry = self._repository.origin

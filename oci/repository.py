@@ -35,13 +35,13 @@ from .registry_errors import RegistryError, RemoteBlobNotFound, RemoteModelNotFo
 from .registry_reply import refusal
 from .registry_settings import RegistrySettings
 from .requester import RegistryRequest, Requester, Sleep
-from .transport import Body, BytesBody, Response, iter_body, read_body
+from .transport import Body, BytesBody, Response, content_length, iter_body, read_body
 
 ACCEPTED = ", ".join([OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_MANIFEST_LIST])
 MAX_TAG_PAGES = 1000
 MAX_TAGS = 100_000
 
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 _MANIFEST_TYPES = MANIFEST_TYPES | INDEX_TYPES
 
 
@@ -181,9 +181,9 @@ class Repository:
             if response.status_code not in {200, 206}:
                 raise self.refusal(response, doing)
             start = offset if response.status_code == 206 else 0
-            told = response.headers.get("Content-Length", "")
-            if told.isdigit() and int(told) != descriptor.size - start:
-                raise SizeMismatch(str(descriptor.digest), descriptor.size, start + int(told))
+            told = content_length(response)
+            if told is not None and told != descriptor.size - start:
+                raise SizeMismatch(str(descriptor.digest), descriptor.size, start + told)
             yield BlobBody(start, iter_body(response, doing, limit=descriptor.size - start))
 
     def _get_blob(self, descriptor: Descriptor, offset: int) -> Response:
@@ -196,8 +196,8 @@ class Repository:
                 return False
             if response.status_code != 200:
                 raise self.refusal(response, doing)
-            told = response.headers.get("Content-Length")
-            return size is None or told is None or told == str(size)
+            told = content_length(response)
+            return size is None or told is None or told == size
 
     # Tags
 

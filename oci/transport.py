@@ -32,7 +32,16 @@ from .origin import BadUrl, Origin, is_internal
 from .registry_errors import RegistryError, RegistryUnreachable, RegistryUnsafe
 from .registry_settings import RegistrySettings, listed
 
-__all__ = ["Body", "BytesBody", "Response", "Transport", "header_values", "iter_body", "read_body"]
+__all__ = [
+    "Body",
+    "BytesBody",
+    "Response",
+    "Transport",
+    "content_length",
+    "header_values",
+    "iter_body",
+    "read_body",
+]
 
 PIECE = 1024 * 1024
 
@@ -192,6 +201,12 @@ class Transport:
 def header_values(response: Response, name: str) -> list[str]:
     """Every value of a header that may be repeated, such as WWW-Authenticate."""
     return list(response.raw.headers.getlist(name))
+
+
+def content_length(response: Response) -> int | None:
+    """How many bytes the answer says that it has; None where it does not say so in digits."""
+    told = response.headers.get("Content-Length", "").strip()
+    return int(told) if told.isascii() and told.isdigit() and len(told) < 20 else None
 
 
 def iter_body(response: Response, doing: str, *, limit: int) -> Iterator[bytes]:

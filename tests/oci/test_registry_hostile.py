@@ -706,3 +706,12 @@ def test_a_local_file_that_is_gone_is_noticed(registry: ScriptedRegistry, tmp_pa
         repository = client.repository(reference_at(registry), writes=True)
         descriptor = Descriptor("application/octet-stream", DIGEST, len(BLOB))
         BlobUpload(repository, descriptor, tmp_path / "absent", lambda _: None).run()
+
+
+@pytest.mark.parametrize("length", ["\u00b2", "-5", "1e9", "9" * 40, "12, 12", "0x10"])
+def test_an_odd_content_length_is_no_crash(registry: ScriptedRegistry, tmp_path: Path, length: str) -> None:
+    registry.on("HEAD", "blobs", Reply(200, {"Content-Length": length}, length=None))
+    registry.on("GET", "blobs", Reply(200, {"Content-Length": length}, BLOB, length=None))
+    with impatient_client() as client, pytest.raises(LadingError):
+        download(registry, client, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
