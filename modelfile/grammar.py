@@ -67,10 +67,10 @@ class _ToStatements:
             raise AttributeError(rule)
 
         def to_statement(tokens: list[Token]) -> Statement:
-            first = tokens[0]
+            # Plain tuples at once: however many there are, they cost the garbage collector nothing.
             rest = tokens if rule == "broken" else tokens[1:]
-            words = tuple([Word(t.type, str(t), cast(int, t.start_pos)) for t in rest])
-            return Statement(rule, cast(int, first.start_pos), words)
+            words = tuple([Word(t.type, str(t), t.start_pos or 0) for t in rest])
+            return Statement(rule, tokens[0].start_pos or 0, words)
 
         return to_statement
 
