@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import functools
 import json
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from falcon.asgi import Request, Response
 
+from ..runtime.errors import PromptTooLong
 from ..runtime.inference import ChatRequest, GenerateRequest, Settings
 from ..runtime.keep_alive import parse_keep_alive
 from ..runtime.protocol import FunctionCall, Message, MessageToolCall, Think
@@ -128,7 +131,7 @@ class Embed:
         texts = _texts(request.input)
         keep_alive = parse_seconds(request.keep_alive)
         inference = self._services.inference
-        with asked_for(model, EMBED_MISSING):
+        with asked_for(model, EMBED_MISSING), _too_long_in_ollamas_words():
             if not model:
                 raise NoSuchModel("model '' not found")
             if not texts:
@@ -179,6 +182,14 @@ class Embeddings:
             else:
                 await inference.load(model, options=request.options, keep_alive=keep_alive)
         resp.data, resp.content_type = json_bytes(schema.EmbeddingsAnswer(embedding=vector)), JSON
+
+
+@contextlib.contextmanager
+def _too_long_in_ollamas_words() -> Iterator[None]:
+    try:
+        yield
+    except PromptTooLong as error:
+        raise PromptTooLong(f"the input length exceeds the context length: {error.message}") from error
 
 
 # Shared with the OpenAI dialect.

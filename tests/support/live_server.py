@@ -60,9 +60,9 @@ class LiveServer:
         return self.call("POST", path, json=body)
 
 
-def build_model(store_root: Path, name: str, modelfile: str = "") -> None:
-    """Build ``name`` from the tiny chat model and more lines of Modelfile."""
-    text = f"FROM {TINY_CHAT}\nPARAMETER temperature 0\nPARAMETER num_ctx 1024\n{modelfile}"
+def build_model(store_root: Path, name: str, modelfile: str = "", *, source: Path = TINY_CHAT) -> None:
+    """Build ``name`` from the tiny chat model, or another file, and more lines of Modelfile."""
+    text = f"FROM {source}\nPARAMETER temperature 0\nPARAMETER num_ctx 1024\n{modelfile}"
     store = Store.open(store_root)
     build(parse(text), context=store_root, store=store, reference=Reference.parse(name), base=store.resolve)
 
