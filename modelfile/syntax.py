@@ -77,8 +77,8 @@ MAX_PROBLEMS = 100
 def parse(text: str | bytes, *, filename: str = "Modelfile") -> Modelfile:
     """The instructions of `text`. `filename` is for diagnostics.
 
-    Linear in the length of the text, which is bounded (source.py), and in the number of its instructions, which
-    is too: roughly 50 ns a character and 12 µs an instruction.
+    Linear in the length of the text, which is bounded (source.py), and in the number of its instructions,
+    which is too: roughly 50 ns a character and 12 µs an instruction.
     Raises: ModelfileError, with every problem of the file (the first 100).
     """
     return _Reading(Source.read(text, filename=filename)).modelfile()

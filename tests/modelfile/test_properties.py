@@ -3,6 +3,7 @@ what the formatter writes is read back."""
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 
@@ -127,7 +128,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 
 
 @given(texts)
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=400)
 @example('FROM x\nSYSTEM "\u200b"')
 @example('FROM x\nSYSTEM """"\n"""\n#')
 @example("FROM x\nPARAMETER model y\nPARAMETER message user: x")
@@ -174,7 +175,7 @@ def _as_ollama(instruction: Instruction) -> tuple[str, str]:
 
 
 @given(texts)
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=400)
 def test_what_was_read_is_written_and_read_back(text: str) -> None:
     modelfile = _parse(text)
     if modelfile is None:
@@ -215,7 +216,7 @@ instructions = st.one_of(
 
 
 @given(st.lists(instructions, max_size=6))
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=400)
 def test_what_was_built_is_written_and_read_back_or_refused(listed: list[Instruction]) -> None:
     modelfile = Modelfile((From("x"), *listed))
     display_modelfile(modelfile)
@@ -299,12 +300,17 @@ def _big(size: int) -> dict[str, str]:
 
 def _takes(task: Callable[[], object], seconds: float) -> bool:
     """Whether `task` takes less processor time than that; it may try again, as the machine may be busy."""
-    for _ in range(3):
-        begin = time.process_time()
-        task()
-        if time.process_time() - begin < seconds:
-            return True
-    return False
+    gc.collect()
+    gc.freeze()  # what the test run holds is not walked through on the account of what is measured
+    try:
+        for _ in range(4):
+            begin = time.process_time()
+            task()
+            if time.process_time() - begin < seconds:
+                return True
+        return False
+    finally:
+        gc.unfreeze()
 
 
 @pytest.mark.parametrize("text", _big(_MIB).values(), ids=_big(1).keys())
