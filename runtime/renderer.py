@@ -27,7 +27,7 @@ from .chat_template import ChatTemplate, template_variables
 from .errors import BadTemplate, RunnerFault
 from .frame import BadFrame, pack, read_frame, receive_frame, unpack
 from .protocol import Think
-from .sandbox import die_with_parent, forbid_privileges
+from .sandbox import confine, die_with_parent, forbid_privileges
 
 if TYPE_CHECKING:
     from ..modelfile.go_template import GoTemplate
@@ -223,6 +223,7 @@ class _TimeUp(BaseException):
 def _work(connection: socket.socket, current: mmap.mmap, guard: int) -> None:
     """Render until the connection ends."""
     die_with_parent(guard)
+    confine()
     resource.setrlimit(resource.RLIMIT_AS, (_memory_in_use() + _MEMORY_LIMIT, resource.RLIM_INFINITY))
     signal.signal(signal.SIGVTALRM, _raise_time_up)
     templates: Compiled = OrderedDict()

@@ -11,11 +11,12 @@ import faulthandler
 import os
 import sys
 import time
+from pathlib import Path
 
 from .frame import SPEC, BadFrame, pack, read_frame, unpack, write_all
 from .protocol import LoadFailed, LoadSpec, Ready, StatusMessage
 from .renderer import Renderer
-from .sandbox import die_with_parent, forbid_privileges
+from .sandbox import confine, die_with_parent, forbid_privileges
 
 EXIT_OK, EXIT_LOAD_FAILED, EXIT_BAD_SPEC = 0, 3, 64
 
@@ -53,8 +54,20 @@ def main() -> int:
     die_with_parent(spec.parent_pid)
     os.umask(0o077)
     renderer = Renderer.start(close_in_child=(status.fd,))  # forks, so before threads and llama.cpp
-    in_force = ("pdeathsig", *forbid_privileges())
+    in_force = ("pdeathsig", *forbid_privileges(), *_confine(spec))
     return _serve(spec, status, renderer, in_force, started_ns)
+
+
+def _confine(spec: LoadSpec) -> tuple[str, ...]:
+    """Before llama.cpp and numpy come in: what they start is confined as well."""
+    if spec.sandbox == "off":
+        return ()
+    files = (*spec.weights, *(adapter.path for adapter in spec.adapters), spec.projector)
+    return confine(
+        files=tuple(filter(None, files)),
+        socket_folder=str(Path(spec.socket_path).parent),
+        gpu=spec.n_gpu_layers != 0,
+    )
 
 
 def _serve(

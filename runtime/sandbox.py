@@ -1,7 +1,8 @@
-"""What a runner gives up before it touches a model: the rights that it does not need.
+"""What a runner gives up before it touches a model: everything that it does not need.
 
-Everything here is ctypes and the standard library, works without privileges, and where a kernel lacks
-something that part is left out and not named in the result.
+Limits and no-new-privileges always; Landlock and seccomp where the kernel has them. What is not there is left
+out, and not named among what is in force. All of it works without privileges and holds until the process
+ends.
 """
 
 from __future__ import annotations
@@ -11,11 +12,35 @@ import os
 import resource
 import signal
 import sys
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import landlock, seccomp
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 _MAX_OPEN_FILES = 4096
+
+# What Python, the C library and llama.cpp read in the course of things.
+_SYSTEM = (
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/proc/self",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/sys/vm/overcommit_memory",
+    "/sys/devices/system",
+    "/dev/urandom",
+)
+_GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dri")
+_GPU_READS = ("/proc", "/sys", "/etc", "/opt", "/run")
+_GPU_USES = ("/dev",)
 
 
 def die_with_parent(parent: int) -> None:
@@ -29,7 +54,7 @@ def die_with_parent(parent: int) -> None:
 
 
 def forbid_privileges() -> tuple[str, ...]:
-    """Give up what no runner needs, for good; returns the names of what is in force."""
+    """Give up core dumps, setuid programs and being traced; returns the names of what is in force."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = _MAX_OPEN_FILES if most == resource.RLIM_INFINITY else min(most, _MAX_OPEN_FILES)
@@ -40,6 +65,34 @@ def forbid_privileges() -> tuple[str, ...]:
     if _prctl(_PR_SET_DUMPABLE, 0):
         in_force.append("not_dumpable")
     return tuple(in_force)
+
+
+def confine(*, files: Sequence[str] = (), socket_folder: str = "", gpu: bool = False) -> tuple[str, ...]:
+    """Leave this process its code, ``files`` to read and one folder for its socket; no network, no programs.
+
+    With ``gpu`` drivers keep their devices and settings, if there are any. Call it after `forbid_privileges`,
+    while there is one thread. Returns the names of what is in force.
+    """
+    if not sys.platform.startswith("linux"):
+        return ()
+    gpu = gpu and any(map(os.path.exists, _GPU_DEVICES))
+    grants = landlock.Grants(
+        read=(*_SYSTEM, *_code_folders(), *files, *(_GPU_READS if gpu else ())),
+        use=("/dev/null", *(_GPU_USES if gpu else ())),
+        sockets_in=(socket_folder,) if socket_folder else (),
+    )
+    in_force = []
+    if landlock.restrict(grants):
+        in_force.append(f"landlock_{landlock.version()}")
+    if seccomp.restrict():
+        in_force.append("seccomp")
+    return tuple(in_force)
+
+
+def _code_folders() -> list[str]:
+    """Where modules are imported from."""
+    ours = str(Path(__file__).resolve().parent.parent)
+    return [sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), ours, *filter(None, sys.path)]
 
 
 def _prctl(option: int, value: int) -> bool:

@@ -346,16 +346,16 @@ def test_a_seed_repeats_an_answer_whatever_else_runs(runner: LiveRunner) -> None
 
 
 def test_logit_bias_bans_and_forces(runner: LiveRunner) -> None:
-    async def body() -> None:
-        async with runner.client() as client:
-            paris = (await client.tokenize(" Paris", add_special=False)).tokens
-            question = "What is the capital of France?"
-            banned = await ask(client, chat(question, options=options(logit_bias=((paris[0], -100.0),))))
-            assert "Paris" not in banned.text
-            forced = options(logit_bias=((paris[0], 100.0),), num_predict=3)
-            assert (await ask(client, chat(question, options=forced))).text == " Paris" * 3
+    def first_tokens(**fields: Any) -> tuple[int, ...]:
+        settings = options(num_predict=3, **fields)
+        request = chat("What is the capital of France?", options=settings, return_context=True)
+        answer = run(runner, request)
+        return tuple(answer.end.context[answer.end.usage.prompt_tokens :])
 
-    asyncio.run(body())
+    plain = first_tokens()
+    assert plain[0] != first_tokens(logit_bias=((plain[0], -100.0),))[0]
+    assert first_tokens(logit_bias=((plain[1], 100.0),)) == (plain[1],) * 3
+    assert first_tokens(logit_bias=((10**9, 100.0), (-5, 100.0))) == plain  # no such tokens
 
 
 def test_penalties_discourage_repetition(runner: LiveRunner) -> None:

@@ -24,9 +24,9 @@ from lading.runtime.protocol import Cancel, End, Generate, LoadFailed, Ready, St
 
 
 def endless() -> Generate:
-    """A request that goes on for long: its end tokens are banned."""
-    bans = tuple((token, -100.0) for token in range(8))  # the special tokens are the first of the vocabulary
-    return chat("Count from 1 to 30.", options=options(num_predict=5000, logit_bias=bans))
+    """A request that goes on for long: whatever the model would say, it says one token again and again."""
+    again = ((300, 100.0),)
+    return chat("Count from 1 to 30.", options=options(num_predict=20_000, logit_bias=again))
 
 
 def eventually(condition: Callable[[], bool], what: str, seconds: float = 5.0) -> None:

@@ -1,0 +1,170 @@
+"""What a confined process can still do, and what it cannot: tried in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command import TINY_CHAT
+from live_runner import LiveRunner, live_runner
+
+from lading.runtime import landlock, seccomp
+
+PROBE = r"""
+import ctypes, json, os, signal, socket, subprocess, sys, threading
+model, other, folder = sys.argv[1:4]
+from lading.runtime.sandbox import confine, forbid_privileges
+
+in_force = [*forbid_privileges(), *confine(files=(model,), socket_folder=folder)]
+results = {}
+
+def attempt(name, action):
+    try:
+        action()
+        results[name] = "done"
+    except OSError as error:
+        results[name] = type(error).__name__
+    except Exception as error:
+        results[name] = repr(error)
+
+def make_socket():
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(folder + "/socket")
+        listener.listen()
+    os.unlink(folder + "/socket")
+
+def thread():
+    worker = threading.Thread(target=int)
+    worker.start()
+    worker.join()
+
+def connect():
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(other)
+
+def raw(number, *arguments):
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(ctypes.c_long(number), *arguments) < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+
+for name, action in {
+    "read the model": lambda: open(model, "rb").read(4),
+    "write the model": lambda: open(model, "r+b"),
+    "read another file": lambda: open(other, "rb").read(),
+    "read the passwords": lambda: open("/etc/passwd").read(),
+    "read another's environment": lambda: open(f"/proc/{os.getppid()}/environ", "rb").read(),
+    "list the root": lambda: os.listdir("/"),
+    "make a file": lambda: open(folder + "/file", "w"),
+    "make a file in /tmp": lambda: open("/tmp/lading-probe", "w"),
+    "make its socket": make_socket,
+    "import a module": lambda: __import__("sqlite3"),
+    "start a thread": thread,
+    "socket of the internet": lambda: socket.socket(socket.AF_INET),
+    "socket of the kernel": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
+    "connect to a socket": connect,
+    "make a socket pair": lambda: [end.close() for end in socket.socketpair()],
+    "start a program": lambda: subprocess.run(["/bin/true"]),
+    "replace itself": lambda: os.execv("/bin/true", ["true"]),
+    "fork": lambda: os.fork() or os._exit(0),
+    "signal its parent": lambda: os.kill(os.getppid(), signal.SIGCONT),
+    "trace its parent": lambda: raw(101 if os.uname().machine == "x86_64" else 117, 16, os.getppid(), 0, 0),
+    "unshare": lambda: raw(272 if os.uname().machine == "x86_64" else 97, 0x10000000),
+    "io_uring": lambda: raw(425, 1, 0),
+}.items():
+    attempt(name, action)
+print(json.dumps([in_force, results]))
+"""
+
+DONE = {
+    "read the model",
+    "make its socket",
+    "import a module",
+    "start a thread",
+    "make a socket pair",
+}
+NEEDS_LANDLOCK = {
+    "write the model",
+    "read another file",
+    "read the passwords",
+    "read another's environment",
+    "list the root",
+    "make a file",
+    "make a file in /tmp",
+}
+NEEDS_LANDLOCK_6 = {"signal its parent"}
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[str, str]]:
+    folder = tmp_path_factory.mktemp("probe")
+    (folder / "other").write_text("secret")
+    (folder / "run").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, str(TINY_CHAT), str(folder / "other"), str(folder / "run")],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=60,
+        cwd="/",
+    )
+    in_force, results = json.loads(done.stdout)
+    return in_force, results
+
+
+@pytest.mark.parametrize("action", sorted(DONE))
+def test_what_a_runner_needs_it_can_do(probed: tuple[list[str], dict[str, str]], action: str) -> None:
+    assert probed[1][action] == "done"
+
+
+def test_all_else_is_refused(probed: tuple[list[str], dict[str, str]]) -> None:
+    in_force, results = probed
+    expected = set(results) - DONE
+    if not landlock.version():
+        expected -= NEEDS_LANDLOCK
+    if landlock.version() < 6:
+        expected -= NEEDS_LANDLOCK_6
+    if "seccomp" not in in_force:
+        expected &= NEEDS_LANDLOCK | NEEDS_LANDLOCK_6
+    assert {action for action in expected if results[action] != "PermissionError"} == set()
+
+
+def test_what_is_in_force_is_said(probed: tuple[list[str], dict[str, str]]) -> None:
+    expected = {"rlimits", "no_new_privs", "not_dumpable"}
+    if landlock.version():
+        expected.add(f"landlock_{landlock.version()}")
+    assert expected <= set(probed[0])
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[LiveRunner]:
+    with live_runner(TINY_CHAT) as runner:
+        yield runner
+
+
+def test_a_runner_and_its_renderer_are_confined(runner: LiveRunner) -> None:
+    assert runner.ready
+    if landlock.version():
+        assert f"landlock_{landlock.version()}" in runner.ready.sandbox
+    if os.uname().machine in ("x86_64", "aarch64"):
+        assert "seccomp" in runner.ready.sandbox
+        status = Path(f"/proc/{runner.process.pid}/status").read_text()
+        assert "Seccomp:\t2" in status
+        assert "NoNewPrivs:\t1" in status
+
+
+def test_a_runner_can_be_left_unconfined() -> None:
+    with live_runner(TINY_CHAT, sandbox="off") as runner:
+        assert runner.ready
+        assert not any(name.startswith(("landlock", "seccomp")) for name in runner.ready.sandbox)
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_filter_fits_the_kernel(machine: str) -> None:
+    code = seccomp.program(machine)
+    assert len(code) % 8 == 0
+    assert len(code) // 8 < 4096
