@@ -258,26 +258,25 @@ def count(rng: random.Random) -> Turn:
     )
 
 
+def times(rng: random.Random) -> Turn:
+    number, word = rng.randint(2, 5), any_word(rng)
+    phrasings = [
+        "Repeat the word {word} {number} times.",
+        "Say {word} {number} times.",
+        "Write {word} {number} times.",
+        "Repeat {word} {number} times.",
+    ]
+    thought = f"I say {word} {number} times."
+    return Turn(
+        ask(rng, phrasings, word=word, number=number), " ".join([word] * number), "", thought, plain=False
+    )
+
+
 def repeat(rng: random.Random) -> Turn:
     words = 1 if rng.random() < 0.6 else rng.randint(2, 6)
     text = " ".join(any_word(rng) for _ in range(words))
     if rng.random() < 0.25:
-        times = rng.randint(2, 5)
-        word = any_word(rng)
-        phrasings = [
-            "Repeat the word {word} {times} times.",
-            "Say {word} {times} times.",
-            "Write {word} {times} times.",
-            "Repeat {word} {times} times.",
-        ]
-        answer = " ".join([word] * times)
-        return Turn(
-            ask(rng, phrasings, word=word, times=times),
-            answer,
-            "",
-            f"I say {word} {times} times.",
-            plain=False,
-        )
+        return times(rng)
     return Turn(ask(rng, REPEAT, word=text), text, "", f"I repeat {text}.", plain=False)
 
 
@@ -536,22 +535,40 @@ def plain_chat(rng: random.Random, turns: int) -> Conversation:
     return Conversation(messages, mode=any_mode(rng))
 
 
+def long_memory(rng: random.Random) -> Conversation:
+    """A name, many short questions, and the name again."""
+    name = any_name(rng)
+    turns = [
+        tell_name(rng, name),
+        *(rng.choice([capital, capital, fixed, addition])(rng) for _ in range(rng.randint(8, 45))),
+    ]
+    messages: list[Message] = []
+    for turn in [*turns, ask_name(rng, name)]:
+        messages += [
+            {"role": "user", "content": turn.user},
+            {"role": "assistant", "content": turn.answer, "thought": turn.thought},
+        ]
+    return Conversation(messages, mode=any_mode(rng))
+
+
 def drill(rng: random.Random) -> Conversation:
     """A short conversation about nothing but copying, counting and adding."""
     messages: list[Message] = []
     for _ in range(rng.choice([1, 1, 2, 3])):
         roll = rng.random()
         turns: list[Turn] = []
-        if roll < 0.5:
+        if roll < 0.12:
+            turns = [times(rng)]
+        elif roll < 0.45:
             text = " ".join(any_word(rng) for _ in range(rng.randint(1, 8)))
             turns = [Turn(ask(rng, REPEAT, word=text), text, "", f"I repeat {text}.")]
-        elif roll < 0.7:
+        elif roll < 0.6:
             name = any_name(rng)
             turns = [tell_name(rng, name), ask_name(rng, name)]
-        elif roll < 0.78:
+        elif roll < 0.68:
             turns = list(memory(rng))
         else:
-            turns = [count(rng) if roll < 0.93 else addition(rng)]
+            turns = [count(rng) if roll < 0.85 else addition(rng)]
         for turn in turns:
             messages += [
                 {"role": "user", "content": turn.user},

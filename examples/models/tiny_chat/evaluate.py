@@ -88,7 +88,7 @@ class Chat:
     """The model, its template, and greedy answers; counts answers that did not end by themselves."""
 
     def __init__(self, path: str) -> None:
-        self.llm = llama_cpp.Llama(path, n_ctx=2048, n_threads=1, verbose=False)
+        self.llm = llama_cpp.Llama(path, n_ctx=2048, n_threads=1, n_threads_batch=1, verbose=False)
         environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
         environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
         self.template = environment.from_string(self.llm.metadata["tokenizer.chat_template"])
@@ -229,6 +229,13 @@ def questions(chat: Chat, held_out: bool) -> Check:
         yield question, answer, answer == answers[key]
 
 
+def sums(chat: Chat) -> Check:
+    for a in range(11):
+        for b in range(11):
+            answer = chat.talk(f"What is {a} + {b}?")
+            yield f"{a} + {b}", answer, answer == f"{a} + {b} = {a + b}."
+
+
 def call(name: str, **arguments: Any) -> str:
     shown = json.dumps(arguments, ensure_ascii=False)
     return f'<tool_call>\n{{"name": "{name}", "arguments": {shown}}}\n</tool_call>'
@@ -363,6 +370,7 @@ def sections(chat: Chat) -> list[tuple[str, Check]]:
         ("repeating a word, canonical", repeating(chat, ["Repeat the word {w}.", "Say {w}."])),
         ("repeating a word, held out", repeating(chat, HELD_OUT_REPEAT)),
         ("repeating N times", repeating_times(chat)),
+        ("sums from 0 + 0 to 10 + 10", sums(chat)),
         ("fixed questions, canonical", questions(chat, False)),
         ("fixed questions, held out", questions(chat, True)),
         ("weather call, canonical", weather_calls(chat, ["What is the weather in {city}?"], False)),

@@ -52,6 +52,10 @@ REPEAT = [
     "I want you to repeat {word}.",
     "Type {word}",
     "Write down {word}.",
+    "Say {word} for me.",
+    "Repeat {word} for me, please.",
+    "Say {word} to me.",
+    "Please type {word} for me.",
 ]
 
 SUM = [

@@ -16,11 +16,14 @@ from dialogue import (
     ask,
     chat_turns,
     drill,
+    long_memory,
+    nonsense,
     plain_chat,
     styled,
     system_prompt,
     weather_without_tool,
 )
+from facts import WORDS
 from phrases import MULTIPLY, SEARCH, SKIES, SUM, TIME, WEATHER
 
 
@@ -155,11 +158,30 @@ def shuffled(rng: random.Random, pairs: list[tuple[str, object]]) -> dict[str, o
     return dict(pairs)
 
 
+def invented(rng: random.Random, kind: str, count: int) -> tuple[str, list[str]]:
+    """A name for the tool and its arguments that must be read from the schema, as they cannot be known."""
+    other = rng.choice(
+        [nonsense(rng), rng.choice(WORDS), rng.choice(["check", "read", "show", "query", "do", "run"])]
+    )
+    name = f"{other}_{kind}" if rng.random() < 0.5 else f"{kind}_{other}"
+    if count == 1:
+        known = ["city_name", "place_name", "target", "name", "location_name", "input", "value"]
+        argument = rng.choice([rng.choice(known), nonsense(rng), rng.choice(WORDS)])
+        return name, [f"{argument}_{rng.choice(WORDS)}" if rng.random() < 0.2 else argument]
+    pair = rng.sample("abcdefghijklmnopqrstuvwxyz", 2)
+    if rng.random() < 0.4:
+        pair = [nonsense(rng), nonsense(rng)]
+    return name, pair if pair[0] != pair[1] else ["a", "b"]
+
+
 def make_tool(rng: random.Random, kind: str) -> Tool:
     names, descriptions, argument_names, type_, argument_descriptions = KINDS[kind]
-    canonical = rng.random() < 0.4
-    name = names[0] if canonical else rng.choice(names)
-    arguments = argument_names[0] if canonical else rng.choice(argument_names)
+    roll = rng.random()
+    name, arguments = (
+        (names[0], argument_names[0]) if roll < 0.35 else (rng.choice(names), rng.choice(argument_names))
+    )
+    if roll > 0.7:
+        name, arguments = invented(rng, kind, len(arguments))
     properties: list[tuple[str, object]] = []
     described = rng.random() < 0.6
     for argument in arguments:
@@ -179,7 +201,7 @@ def make_tool(rng: random.Random, kind: str) -> Tool:
     if rng.random() < 0.15:
         parameters.append(("additionalProperties", False))
     function: list[tuple[str, object]] = [("name", name)]
-    if rng.random() < 0.9:
+    if rng.random() < 0.9 or roll > 0.7:
         function.append(("description", rng.choice(descriptions)))
     function.append(("parameters", shuffled(rng, parameters)))
     if rng.random() < 0.08:
@@ -194,7 +216,10 @@ def make_tool(rng: random.Random, kind: str) -> Tool:
 
 def weather_result(rng: random.Random, city: str) -> tuple[str, str]:
     """(what the tool returns, how the answer says it)"""
-    sky = rng.choice(SKIES) if rng.random() < 0.75 else f"{any_word(rng)} {any_word(rng)}"
+    sky = rng.choice(SKIES)
+    if rng.random() < 0.3:
+        joins = ["", "", "and ", "from the ", "with ", "of ", "in the ", "then "]
+        sky = " ".join(rng.choice(joins) * bool(n) + any_word(rng) for n in range(rng.randint(1, 4)))
     degrees = rng.randint(-20, 45)
     roll = rng.random()
     if roll < 0.45:
@@ -408,10 +433,10 @@ def conversation(rng: random.Random, drills: float = 0.0) -> Conversation:
     if drills and rng.random() < drills:
         return drill(rng)
     roll = rng.random()
-    if roll < 0.30:
+    if roll < 0.33:
         return tool_chat(rng)
     if roll < 0.55:
         return plain_chat(rng, 1)
     if roll < 0.95:
         return plain_chat(rng, rng.randint(2, 7))
-    return plain_chat(rng, rng.randint(8, 40))
+    return plain_chat(rng, rng.randint(8, 40)) if roll < 0.975 else long_memory(rng)

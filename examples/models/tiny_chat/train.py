@@ -43,6 +43,7 @@ class Stage:
 STAGES = {
     1: Stage(steps=200, short_steps=200, muon=0.01, adam=0.003, drills=0.0, fall=0.0, seed=1, copies=0.9),
     2: Stage(steps=1500, short_steps=150, muon=0.008, adam=0.002, drills=0.2, fall=0.7, seed=2, copies=0.03),
+    3: Stage(steps=500, short_steps=0, muon=0.005, adam=0.001, drills=0.2, fall=0.9, seed=3, copies=0.0),
 }
 
 
