@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from math import isfinite
 from typing import Final
 
+from . import gguf_charsmap as charsmap
 from .gguf_header import MAX_ELEMENT_SIZE, GgufArray, GgufHeader, GgufKind
 from .gguf_problem import Problem, ProblemCode, quoted
 from .gguf_stream import HeaderFault, HeaderStream
@@ -28,7 +29,7 @@ _PREFIX = "tokenizer.ggml."
 _BUCKETS = 16  # so that only one of 16 sets of hashes is in memory at a time
 
 _BYTE_TOKEN = re.compile(rb"<0x[0-9A-Fa-f]{2}>")
-_MERGE = re.compile(rb"[^ ]+ [^ ]+")
+_MERGE = re.compile(rb"[^ \0]+ [^ \0]+")
 
 # tokenizers that have merges, without which llama.cpp refuses them
 _BPE_MODELS = frozenset({"gpt2", "hybriddna", "whitespace", "gemma4"})
@@ -44,18 +45,18 @@ _DEFAULT_IDS: Mapping[str, Mapping[str, int]] = {
 # Pre-tokenizers with which a text begins with the bos token, unless the file says otherwise, …
 _ADD_BOS = frozenset(
     {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano"}
-    | {"tekken", "chameleon", "gemma4", "granite-embed-multi-311m"}
+    | {"tekken", "chameleon"}
 )
+# … those with which it does whatever the file says, …
+_ALWAYS_BOS = frozenset({"gemma4", "granite-embed-multi-311m"})
 # … and those without a bos token of their own.
 _NO_BOS = frozenset({"chatglm-bpe", "glm4", "glm5"})
 
-# Either of the two forms of each byte, in which SentencePiece writes what no token covers.
-_BYTE_FORMS = tuple((b"<0x%02X>" % byte, bytes([byte])) for byte in range(256))
-
-# Tokens to look for. RWKV escapes its tokens, so a newline is two characters there.
-_FALLBACKS = {
-    "llama": frozenset(form for forms in _BYTE_FORMS for form in forms),
-    "rwkv": frozenset({b"\\n", b"\n"}),
+# The tokens by which a tokenizer writes bytes that no other token covers: of each tuple, one must be there.
+# SentencePiece has two forms, but NUL has only the first. RWKV escapes its tokens as Python does.
+_FALLBACKS: Mapping[str, tuple[tuple[bytes, ...], ...]] = {
+    "llama": tuple((b"<0x%02X>" % byte, bytes([byte])) if byte else (b"<0x00>",) for byte in range(256)),
+    "rwkv": tuple((repr(bytes([byte]))[2:-1].encode(),) for byte in range(256)),
 }
 
 
@@ -123,6 +124,7 @@ class _Checker:
             self._problems.append(Problem(ProblemCode.BAD_VOCABULARY, where, what))
         self._special_tokens(count)
         self._needed_tokens(model, count)
+        self._pre_tokenizer(model)
         self._scores(count)
         byte_ids = self._token_types(count)
         if model == "bert" and byte_ids:
@@ -135,12 +137,11 @@ class _Checker:
     def _tokens(self, model: str, tokens: GgufArray, byte_ids: frozenset[int]) -> None:
         buckets = [array("q") for _ in range(_BUCKETS)]
         add: list[Callable[[int], None]] = [bucket.append for bucket in buckets]
-        wanted = _FALLBACKS.get(model, frozenset())
+        wanted = {form for forms in _FALLBACKS.get(model, ()) for form in forms}
         found: set[bytes] = set()
         index = 0
         for batch in self._strings(tokens):
-            if b"" in batch:  # llama.cpp names them so
-                batch = [item or b"[EMPTY_%d]" % (index + at) for at, item in enumerate(batch)]
+            batch = _as_loaded(batch, index)
             for value in map(hash, batch):
                 add[value & (_BUCKETS - 1)](value)
             if wanted:
@@ -155,22 +156,18 @@ class _Checker:
         self._fallbacks(model, found)
 
     def _fallbacks(self, model: str, found: set[bytes]) -> None:
-        """What no token covers must have a way to be written: llama.cpp aborts where there is none."""
-        if model == "llama":
-            missing = [forms[0].decode() for forms in _BYTE_FORMS if found.isdisjoint(forms)]
-            if missing:
-                shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
-                self._note("tokens", f"no token for {len(missing)} of 256 bytes: {shown}")
-        elif model == "rwkv" and not found:
-            self._note("tokens", "no token for a newline, which a tokenizer of RWKV needs")
+        """Every byte must have a token: on others llama.cpp aborts, or never ends."""
+        missing = [forms[0] for forms in _FALLBACKS.get(model, ()) if found.isdisjoint(forms)]
+        if missing:
+            shown = ", ".join(form.decode() for form in missing[:3]) + (", …" if len(missing) > 3 else "")
+            self._note("tokens", f"no token for {len(missing)} of 256 bytes: {shown}")
 
     def _duplicates(self, tokens: GgufArray, bucket: int) -> None:
         """Find the token that comes twice among those whose hash falls into ``bucket``."""
         seen: set[bytes] = set()
         index = 0
         for batch in self._strings(tokens):
-            for at, item in enumerate(batch):
-                token = item or b"[EMPTY_%d]" % (index + at)
+            for at, token in enumerate(_as_loaded(batch, index)):
                 if hash(token) & (_BUCKETS - 1) != bucket:
                     continue
                 if token in seen:
@@ -230,6 +227,10 @@ class _Checker:
             elif isinstance(value, int) and value >= count:
                 self._note(suffix, f"is {value:,}, but there are {count:,} tokens")
 
+    def _pre_tokenizer(self, model: str) -> None:
+        if self._header.metadata.get(_PREFIX + "pre") == "whitespace" and model != "whitespace":
+            self._note("pre", f"is 'whitespace', which does not go with a tokenizer of type {model}")
+
     def _needed_tokens(self, model: str, count: int) -> None:
         """The special tokens that are put around every text must exist: llama.cpp asserts it each time."""
         pre = self._header.metadata.get(_PREFIX + "pre")
@@ -238,12 +239,14 @@ class _Checker:
         if model == "bert":
             needed = {"bos", "seperator"}
         elif model in _BPE_MODELS or model in ("llama", "t5"):
-            begins = model in ("llama", "gemma4") or (model in _BPE_MODELS and pre in _ADD_BOS)
+            begins = model == "llama" or (model in _BPE_MODELS and pre in _ADD_BOS)
             needed = {
                 name
                 for name, default in (("bos", begins), ("eos", model == "t5"))
                 if self._header.metadata.get(f"{_PREFIX}add_{name}_token", default) is True
             }
+            if model == "gemma4" or (model in _BPE_MODELS and pre in _ALWAYS_BOS):
+                needed.add("bos")
         if pre in _NO_BOS:
             defaults.pop("bos", None)
         for name in sorted(needed):
@@ -280,10 +283,10 @@ class _Checker:
         found = self._array(suffix, ValueType.INT8, ValueType.UINT8)
         if found is None:
             return
-        size = int.from_bytes(self._bytes(found, 4), "little") if found.count >= 4 else None
-        if size is None or size + 4 >= found.count:
-            what = f"{found.count:,} bytes, fewer than the table in it says" if size else "is too short"
-            self._note(suffix, what)
+        if found.count > charsmap.MAX_SIZE:
+            self._note(suffix, f"{found.count:,} bytes, expected at most {charsmap.MAX_SIZE:,}")
+        elif fault := charsmap.fault_of(self._bytes(found, found.size)):
+            self._note(suffix, fault)
 
     # reading
 
@@ -301,6 +304,15 @@ class _Checker:
     def _stream(self, found: GgufArray) -> HeaderStream:
         end = found.offset + found.size
         return HeaderStream(self._fd, self._header.file_size, limit=end, position=found.offset)
+
+
+def _as_loaded(batch: list[bytes], index: int) -> list[bytes]:
+    """Tokens from number ``index`` on as llama.cpp has them: each up to a NUL, empty ones with a name."""
+    if b"\0" in b"".join(batch):
+        batch = [item.partition(b"\0")[0] for item in batch]
+    if b"" in batch:
+        return [item or b"[EMPTY_%d]" % (index + at) for at, item in enumerate(batch)]
+    return batch
 
 
 def _listed(names: frozenset[str]) -> str:

@@ -430,6 +430,24 @@ VOCABULARY: dict[str, tuple[dict[str, Typed | None], str]] = {
         "comes twice",
     ),
     "no tokens": ({"tokenizer__ggml__tokens": strings([])}, "0 tokens"),
+    "tokens alike up to a NUL": (
+        {"tokenizer__ggml__tokens": strings([*TOKENS[:-2], "a\0b", "a\0c"])},
+        "'a' comes twice",
+    ),
+    "a NUL as a raw byte only": (
+        {"tokenizer__ggml__tokens": strings([*TOKENS[:3], "x", *TOKENS[4:-1], b"\0"])},
+        "<0x00>",
+    ),
+    "pre-tokenizer of another kind": ({"tokenizer__ggml__pre": string("whitespace")}, "does not go with"),
+    "no bos for gemma4": (
+        {
+            "tokenizer__ggml__model": string("gemma4"),
+            "tokenizer__ggml__merges": strings(["a b"]),
+            "tokenizer__ggml__bos_token_id": None,
+            "tokenizer__ggml__add_bos_token": boolean(False),
+        },
+        "bos_token_id",
+    ),
     "tokens missing": ({"tokenizer__ggml__tokens": None}, "is missing"),
     "tokens are numbers": ({"tokenizer__ggml__tokens": numbers(INT32, [1] * COUNT)}, "expected string"),
     "tokens are a text": ({"tokenizer__ggml__tokens": string("abc")}, "expected an array"),
@@ -481,9 +499,13 @@ VOCABULARY: dict[str, tuple[dict[str, Typed | None], str]] = {
         {"tokenizer__ggml__precompiled_charsmap": numbers(UINT8, [200, 0, 0, 0, 1, 2])},
         "fewer",
     ),
-    "charsmap without an end": (
+    "charsmap without texts": (
         {"tokenizer__ggml__precompiled_charsmap": numbers(INT8, [2, 0, 0, 0, 1, 2])},
         "fewer",
+    ),
+    "charsmap of 3 MiB": (
+        {"tokenizer__ggml__precompiled_charsmap": numbers(UINT8, bytes(3 << 20))},
+        "at most 2,097,152",
     ),
     "charsmap of u32": ({"tokenizer__ggml__precompiled_charsmap": numbers(UINT32, [1])}, "int8 or uint8"),
 }
@@ -496,9 +518,7 @@ def test_bad_vocabularies(tmp_path: Path, changes: dict[str, Typed | None], word
     assert words in str(error)
 
 
-@pytest.mark.parametrize(
-    "merge", ["ab", "", " ", "a ", " b", "a  b", "a b c"], ids=["none", "empty", "1", "2", "3", "4", "5"]
-)
+@pytest.mark.parametrize("merge", ["ab", "", " ", "a ", " b", "a  b", "a b c", "a b\0"], ids=repr)
 def test_bad_merges(tmp_path: Path, merge: str) -> None:
     tokens = ["a", "b", "ab"]
     check(tmp_path, make_gguf(bpe_metadata(tokens, ["a b", "é ü"]), TENSORS))
@@ -507,23 +527,61 @@ def test_bad_merges(tmp_path: Path, merge: str) -> None:
     assert "merge 1" in str(error)
 
 
-@pytest.mark.parametrize(
-    ("tokens", "sound"), [(["a", r"\n"], True), (["a", "\n"], True), (["a", "b"], False)], ids=repr
-)
-def test_rwkv_needs_a_newline(tmp_path: Path, tokens: list[str], sound: bool) -> None:
-    ids = ("bos", "eos", "unknown")
+RWKV = [repr(bytes([byte]))[2:-1] for byte in range(256)]
+
+
+@pytest.mark.parametrize("missing", [None, "h", "\\n", "\\x00"])
+def test_rwkv_needs_a_token_for_each_byte(tmp_path: Path, missing: str | None) -> None:
+    tokens = [token for token in RWKV if token != missing]
     data = make_model(
         tokenizer__ggml__model=string("rwkv"),
         tokenizer__ggml__tokens=strings(tokens),
         tokenizer__ggml__scores=None,
         tokenizer__ggml__token_type=None,
-        llama__vocab_size=u32(2),
-        **{f"tokenizer__ggml__{name}_token_id": u32(0) for name in ids},
+        llama__vocab_size=u32(len(tokens)),
     )
-    if sound:
+    if missing is None:
         check(tmp_path, data)
     else:
-        assert "newline" in str(problems(tmp_path, data))
+        assert f"no token for 1 of 256 bytes: {missing}" in str(problems(tmp_path, data))
+
+
+def charsmap(entries: list[int], texts: bytes = b"x\0") -> Typed:
+    data = struct.pack(f"<I{len(entries)}I", 4 * len(entries), *entries) + texts
+    return numbers(UINT8, list(data))
+
+
+def entry(base: int, byte: int = 0, leaf: bool = False) -> int:
+    return base << 10 | leaf << 8 | byte
+
+
+def trie(child: int, value: int = 0) -> list[int]:
+    """A table of 512 entries that maps "A" to a text: the root's children are at 256."""
+    entries = [entry(256)] + [0] * 511
+    index = 256 ^ ord("A")
+    entries[index] = entry(child, ord("A"), leaf=True)
+    entries[index ^ child] = value if index ^ child < 512 else 0
+    return entries
+
+
+CHARSMAPS = {
+    "sound": (charsmap(trie(1)), ""),
+    "empty": (charsmap([], b"x"), ""),
+    "text beyond": (charsmap(trie(1, value=2)), "replacement text"),
+    "text not ended": (charsmap(trie(1), b"x"), "replacement text"),
+    "root beyond": (charsmap([entry(512)] + [0] * 511), "refers to 512"),
+    "too few for any byte": (charsmap([entry(0)] * 255), "255 entries"),
+    "points at itself": (charsmap(trie(256)), ""),
+}
+
+
+@pytest.mark.parametrize(("value", "words"), CHARSMAPS.values(), ids=CHARSMAPS)
+def test_charsmaps(tmp_path: Path, value: Typed, words: str) -> None:
+    data = make_model(tokenizer__ggml__model=string("t5"), tokenizer__ggml__precompiled_charsmap=value)
+    if words:
+        assert words in str(problems(tmp_path, data))
+    else:
+        check(tmp_path, data)
 
 
 def test_wordpiece_needs_the_tokens_around_a_text(tmp_path: Path) -> None:
