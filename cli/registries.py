@@ -1,4 +1,4 @@
-"""Moving models between this store and registries: ``push``, ``pull``, ``registry``."""
+"""Moving models between this store and registries: ``push``, ``pull``, ``tags``, ``registry``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from .output import print_rows
 from .progress import show_progress
-from .session import InsecureOption, ModelArgument, QuietOption, session_of
+from .session import FormatOption, InsecureOption, ModelArgument, QuietOption, session_of
 
 
 def pull(
@@ -48,6 +49,31 @@ def push(
     print(f"{session.display(destination)}@{descriptor.digest}")
 
 
+def tags(
+    context: typer.Context,
+    repository: Annotated[str, typer.Argument(metavar="REPOSITORY", help="A model's name without tag.")],
+    form: FormatOption = "table",
+    quiet: QuietOption = False,
+    insecure: InsecureOption = False,
+) -> None:
+    """List the tags that a registry has of a model."""
+    from ..modelfile.errors import NotFoundError
+
+    session = session_of(context)
+    reference = session.reference(repository)
+    with session.registry_client(insecure=insecure, reference=reference) as client:
+        found = client.repository(reference).tags()
+    if not found:
+        raise NotFoundError(
+            f"listing the tags of {reference.repository}: {reference.registry} has none",
+            hint="check the spelling; a private model may need a login first",
+        )
+    rows = [{"name": session.display(reference.with_tag(tag)), "tag": tag} for tag in found]
+    if quiet:
+        form = "{{.tag}}"
+    print_rows(form, rows, {"NAME": lambda row: row["name"]}, ("name", "tag"))
+
+
 def registry(
     context: typer.Context,
     listen: Annotated[
@@ -73,4 +99,5 @@ def register(app: typer.Typer) -> None:
     """Add this module's commands to ``app``."""
     app.command("pull")(pull)
     app.command("push")(push)
+    app.command("tags")(tags)
     app.command("registry")(registry)

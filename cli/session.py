@@ -18,7 +18,7 @@ from ..oci.store import Store
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from ..oci.credentials import Credentials
+    from ..oci.credentials import CredentialFiles
     from ..oci.manifest import Manifest
     from ..oci.registry import RegistryClient
     from ..oci.registry_settings import RegistrySettings
@@ -95,7 +95,7 @@ class Session:
         plain_http = tuple(self.settings["insecure_registries"])
         if insecure and reference is not None:
             plain_http = (*plain_http, reference.registry)
-        return RegistryClient(self._registry_settings(plain_http), self._credentials())
+        return RegistryClient(self._registry_settings(plain_http), self.credential_files())
 
     def _registry_settings(self, plain_http: tuple[str, ...]) -> RegistrySettings:
         from ..oci.registry_settings import RegistrySettings
@@ -115,14 +115,16 @@ class Session:
             ),
         )
 
-    def _credentials(self) -> Credentials:
+    def credential_files(self) -> CredentialFiles:
+        """The files in which Docker and Podman keep credentials; a login is written to the first."""
         from ..oci.credential_helper import HelperSettings
         from ..oci.credentials import CredentialFiles, default_files
 
         environ = self.settings.environ
-        return CredentialFiles(
-            paths=default_files(environ, Path.home()), helpers=HelperSettings(environment=environ)
+        helpers = HelperSettings(
+            environment=environ, search_path=environ.get("PATH") or HelperSettings().search_path
         )
+        return CredentialFiles(paths=default_files(environ, Path.home()), helpers=helpers)
 
     def _read_either_case(self, variable: str) -> str | None:
         return self.settings.read(variable) or self.settings.read(variable.lower())

@@ -2,7 +2,8 @@
 
 The protocol: run with the one argument ``get``, the server's name on standard input, an answer of
 ``{"Username": …, "Secret": …}`` on standard output; the user name ``<token>`` says that the secret is an
-identity token. "credentials not found" on a non-zero exit is an answer, not a failure.
+identity token. "credentials not found" on a non-zero exit is an answer, not a failure. ``store`` takes
+``{"ServerURL": …, "Username": …, "Secret": …}`` on standard input, ``erase`` the server's name.
 Source: docker/docker-credential-helpers, README and ``client/client.go``.
 
 A configuration file may name any helper, and a helper may do anything, so: the name is checked before a
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from ..modelfile.errors import LadingError
-from .canonical import strict_json
+from .canonical import canonical_json, strict_json
 
 MAX_OUTPUT = 1024 * 1024
 
@@ -81,24 +82,54 @@ def ask_helper(name: str, server: str, settings: HelperSettings) -> HelperAnswer
 
     Raises: HelperFailed, for a bad name, a missing program, a failure, silence or junk.
     """
+    code, output = _run(name, "get", server, server.encode() + b"\n", settings)
+    if code != 0:
+        if _says_not_found(output):
+            return None
+        raise HelperFailed(f"running {_program(name)}: exit code {code}")
+    return _parse_answer(_program(name), output)
+
+
+def store_in_helper(name: str, server: str, username: str, secret: str, settings: HelperSettings) -> None:
+    """Hands a user name and secret to the helper `name`, in place of what it has for `server`.
+
+    Raises: HelperFailed; then what it has kept is unknown.
+    """
+    value = {"ServerURL": server, "Username": username, "Secret": secret}
+    code, _ = _run(name, "store", server, canonical_json(value) + b"\n", settings)
+    if code != 0:
+        raise HelperFailed(
+            f"running {_program(name)}: exit code {code} when it was asked to store",
+            hint="it may need to be unlocked or set up first",
+        )
+
+
+def erase_from_helper(name: str, server: str, settings: HelperSettings) -> None:
+    """Lets the helper `name` forget `server`; no matter whether it knows it. Raises: HelperFailed."""
+    code, output = _run(name, "erase", server, server.encode() + b"\n", settings)
+    if code != 0 and not _says_not_found(output):
+        raise HelperFailed(f"running {_program(name)}: exit code {code} when it was asked to erase")
+
+
+def _says_not_found(output: bytes) -> bool:
+    return output[:200].decode("utf-8", "replace").strip().lower().startswith(_NOT_FOUND)
+
+
+def _program(name: str) -> str:
+    return f"docker-credential-{name}"
+
+
+def _run(name: str, action: str, server: str, data: bytes, settings: HelperSettings) -> tuple[int, bytes]:
+    """Exit code and output of one call. Raises: HelperFailed, also for names that no call is made with."""
     if not _NAME.fullmatch(name):
         raise HelperFailed(f"running a credential helper: expected a plain name, got {name!r}")
     if not _SERVER.fullmatch(server):
         raise HelperFailed("running a credential helper: expected a plain server name")
-    program = f"docker-credential-{name}"
+    program = _program(name)
     folders = [f for f in settings.search_path.split(os.pathsep) if f.startswith("/")]  # never "." or ""
     path = shutil.which(program, path=os.pathsep.join(folders)) if folders else None
     if path is None:
         raise HelperFailed(f"running {program}: not found on the search path")
-    code, output = _run(path, program, server, settings)
-    if code != 0:
-        if output[:200].decode("utf-8", "replace").strip().lower().startswith(_NOT_FOUND):
-            return None
-        raise HelperFailed(f"running {program}: exit code {code}")
-    return _parse_answer(program, output)
-
-
-def _run(path: str, program: str, server: str, settings: HelperSettings) -> tuple[int, bytes]:
     variables = {
         key: value
         for key, value in settings.environment.items()
@@ -106,7 +137,7 @@ def _run(path: str, program: str, server: str, settings: HelperSettings) -> tupl
     }
     try:
         process = subprocess.Popen(
-            [path, "get"],
+            [path, action],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -118,17 +149,17 @@ def _run(path: str, program: str, server: str, settings: HelperSettings) -> tupl
         raise HelperFailed(f"running {program}: {error.strerror or error}") from error
     with process:
         try:
-            output = _converse(process, program, server, settings.timeout_s)
+            output = _converse(process, program, data, settings.timeout_s)
             return process.wait(), output
         finally:
             _end(process)
 
 
-def _converse(process: subprocess.Popen[bytes], program: str, server: str, timeout_s: float) -> bytes:
+def _converse(process: subprocess.Popen[bytes], program: str, data: bytes, timeout_s: float) -> bytes:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        process.stdin.write(server.encode() + b"\n")
+        process.stdin.write(data)
         process.stdin.close()
     except BrokenPipeError:
         pass  # it may answer without having read

@@ -26,9 +26,9 @@ from .registry_settings import DOCKER_HUB, DOCKER_HUB_API
 
 MAX_FILE_SIZE = 1024 * 1024
 
-_DOCKER_HUB_KEY = "https://index.docker.io/v1/"
+DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 _DOCKER_HUB_NAMES = frozenset({DOCKER_HUB, "index.docker.io", DOCKER_HUB_API})
-_IDENTITY_USER = "<token>"
+IDENTITY_USER = "<token>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +99,7 @@ class CredentialFiles:
         notes: list[str] = []
         for path in self.paths:
             try:
-                content = _read_file(path)
+                content = read_file(path)
             except LadingError as error:
                 notes.append(error.message)
                 continue
@@ -129,7 +129,7 @@ class CredentialFileUnreadable(LadingError):
     """A credential file exists but cannot be used."""
 
 
-def _read_file(path: Path) -> dict[str, Any] | None:
+def read_file(path: Path) -> dict[str, Any] | None:
     """The file's JSON object; None where there is no such file. Raises: CredentialFileUnreadable."""
     try:
         # Non-blocking, so that a FIFO in its place cannot hang us.
@@ -153,8 +153,8 @@ def _read_file(path: Path) -> dict[str, Any] | None:
 def _find_in(
     content: dict[str, Any], path: Path, registry: str, repository: str, helpers: HelperSettings
 ) -> Found:
-    server = _DOCKER_HUB_KEY if registry in _DOCKER_HUB_NAMES else registry
-    helper = _helper_for(content, registry)
+    server = server_name(registry)
+    helper = helper_for(content, registry)
     notes: tuple[str, ...] = ()
     if helper is not None:
         try:
@@ -166,14 +166,20 @@ def _find_in(
                 return Found(_of_helper(answer.username, answer.secret, f"the helper {helper!r} ({path})"))
     auths = content.get("auths")
     if isinstance(auths, dict):
-        for key in _auth_keys(auths, registry, repository):
+        for key in auth_keys(auths, registry, repository):
             credential = _of_entry(auths[key], f"{path}")
             if credential is not None:
                 return Found(credential, notes)
     return Found(None, notes)
 
 
-def _helper_for(content: dict[str, Any], registry: str) -> str | None:
+def server_name(registry: str) -> str:
+    """What files and helpers call a registry: its host, except for Docker Hub."""
+    return DOCKER_HUB_KEY if registry in _DOCKER_HUB_NAMES else registry
+
+
+def helper_for(content: dict[str, Any], registry: str) -> str | None:
+    """The name of the helper that a file appoints for a registry."""
     by_host = content.get("credHelpers")
     if isinstance(by_host, dict):
         for name in _names(registry):
@@ -187,11 +193,11 @@ def _helper_for(content: dict[str, Any], registry: str) -> str | None:
 def _names(registry: str) -> Iterator[str]:
     yield registry
     if registry in _DOCKER_HUB_NAMES:
-        yield _DOCKER_HUB_KEY
+        yield DOCKER_HUB_KEY
         yield from sorted(_DOCKER_HUB_NAMES - {registry})
 
 
-def _auth_keys(auths: dict[str, Any], registry: str, repository: str) -> list[str]:
+def auth_keys(auths: dict[str, Any], registry: str, repository: str) -> list[str]:
     """The keys that mean this repository, most specific first."""
     wanted: list[str] = []
     parts = [part for part in repository.split("/") if part]
@@ -206,7 +212,7 @@ def _auth_keys(auths: dict[str, Any], registry: str, repository: str) -> list[st
 
 def _host_of(key: str) -> str | None:
     """The host that an ``auths`` key stands for; None for a key that names a repository path."""
-    if key == _DOCKER_HUB_KEY:
+    if key == DOCKER_HUB_KEY:
         return key
     for scheme in ("https://", "http://"):
         if key.startswith(scheme):
@@ -220,7 +226,7 @@ def _of_entry(entry: object, source: str) -> Credential | None:
         return None
     token = entry.get("identitytoken")
     if isinstance(token, str) and token:
-        return Credential(username=_IDENTITY_USER, secret=token, identity_token=True, source=source)
+        return Credential(username=IDENTITY_USER, secret=token, identity_token=True, source=source)
     auth = entry.get("auth")
     if isinstance(auth, str) and auth:
         try:
@@ -238,5 +244,5 @@ def _of_entry(entry: object, source: str) -> Credential | None:
 
 def _of_helper(username: str, secret: str, source: str) -> Credential:
     return Credential(
-        username=username, secret=secret, identity_token=username == _IDENTITY_USER, source=source
+        username=username, secret=secret, identity_token=username == IDENTITY_USER, source=source
     )

@@ -65,15 +65,16 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def replace_durably(path: Path, data: bytes, *, scratch: Path) -> None:
+def replace_durably(path: Path, data: bytes, *, scratch: Path, mode: int = 0o644) -> None:
     """Let ``path`` hold ``data``: it has the old content or all of the new, also after a crash.
 
-    ``scratch`` is a folder on the same file system; a crash may leave one file there.
+    ``scratch`` is a folder on the same file system; a crash may leave one file there. ``mode`` is that of
+    the new file from its first byte.
 
     Raises: OSError; then ``path`` is as it was.
     """
     temporary = scratch / f"new-{secrets.token_hex(8)}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         try:
             write_all(fd, data)

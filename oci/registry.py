@@ -32,6 +32,7 @@ from .canonical import canonical_json, strict_json
 from .credentials import Credentials, NoCredentials
 from .descriptor import Descriptor
 from .digest import Digest
+from .login import Login, log_in
 from .manifest import parse_document
 from .media_type import OCTET_STREAM
 from .origin import Origin
@@ -115,6 +116,13 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
             with self._lock:
                 self._origins[host] = found
         return found
+
+    def log_in(self, registry: str, username: str, password: str) -> Login:
+        """Whether a registry (``host[:port]``) takes this user and password, and what to keep of them.
+
+        Raises: LoginRefused, RegistryUnsafe, RegistryError, RegistryUnreachable, RegistryBusy.
+        """
+        return log_in(self._requester, self.settings, self.origin(registry), username, password)
 
     def _find_origin(self, host: str) -> Origin:
         secure, plain = Origin.of(f"https://{host}/"), Origin.of(f"http://{host}/")
@@ -237,10 +245,10 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
         _refuse("pull", "transfer.pull")
 
     def login(self, *args: object, **options: object) -> NoReturn:
-        _refuse("login", "credentials.CredentialFiles, which reads what Docker and Podman have stored")
+        _refuse("login", "log_in, and credential_store.CredentialStore to keep what it returns")
 
     def logout(self, *args: object, **options: object) -> NoReturn:
-        _refuse("logout", "the tool that logged in")
+        _refuse("logout", "credential_store.CredentialStore.erase")
 
     def delete_tag(self, *args: object, **options: object) -> NoReturn:
         _refuse("delete_tag", "the registry's own tools")

@@ -123,7 +123,7 @@ class RegistryDenied(NotAuthorisedError):
         hint = (
             f"check the credentials in {tried}, and what they may do in this repository"
             if tried
-            else f"log in first (`docker login {registry}` or `podman login {registry}`); "
+            else f"log in first (`lading login {registry}`; `docker login {registry}` counts, too); "
             "a repository that does not exist looks the same to a stranger"
         )
         if notes:

@@ -80,7 +80,7 @@ class Requester:
         self._settings = settings
         self._sleep = sleep
         self._transport = transport or Transport(settings)
-        self._auth = Authenticator(settings, credentials, self._fetch_token)
+        self._auth = Authenticator(settings, credentials, self.fetch_token)
         self._chance = random.SystemRandom().random
         self._lock = threading.Lock()
         self._internal: dict[str, bool] = {}
@@ -200,7 +200,7 @@ class Requester:
             raise RegistryUnsafe(registry.netloc, request.doing, f"a redirect of an upload to {there}")
         return target
 
-    def _fetch_token(self, request: TokenRequest) -> Response:
+    def fetch_token(self, request: TokenRequest) -> Response:
         """A token service's answer. A redirect is an answer like any other: credentials go no further."""
         guarded = self._must_be_public(request.registry, Origin.of(request.url))
 

@@ -90,7 +90,7 @@ def test_a_stranger_is_told_to_log_in(registry: ScriptedRegistry) -> None:
         fetch(registry, client)
     assert "no credentials were sent" in str(caught.value)
     assert caught.value.hint is not None
-    assert f"docker login {registry.host}" in caught.value.hint
+    assert f"lading login {registry.host}" in caught.value.hint
 
 
 def test_403_is_final(registry: ScriptedRegistry) -> None:
