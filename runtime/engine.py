@@ -40,6 +40,10 @@ logger = logging.getLogger(__name__)
 
 _COPY_BYTES_PER_S = 3e9
 _EMA = 0.2
+_FIRST_CHUNK = 64
+"""Before anything has been measured."""
+_MIN_CHUNK = 32
+"""Below this, evaluating a prompt takes longer for each token."""
 _LOOK_AHEAD = 16
 """How many of the queue may be overtaken by those behind them, to wait for a prompt that is being read."""
 
@@ -50,8 +54,8 @@ class EngineSettings:
     """Context of one sequence, tokens; at most what the context was made for."""
     n_batch: int
     """Most tokens in one step; at least the number of slots."""
-    chunk: int = 256
-    """Most prompt tokens in a step that also serves running streams."""
+    stall_s: float = 0.2
+    """How long reading a prompt may hold up a token of a running stream: what sets the size of a chunk."""
     max_queue: int = 512
     slot_bytes: int = 0
     """Memory of one slot: what a copy between slots has to move."""
@@ -245,7 +249,7 @@ class Engine:
                 plan.append((generation, generation.slot, 1))
         room = self._settings.n_batch - len(plan)
         if plan:
-            room = min(room, self._settings.chunk)
+            room = min(room, self._chunk())
         for generation in prompts:
             count = min(room, len(generation.pending))
             if count == 0:
@@ -254,6 +258,12 @@ class Engine:
             plan.append((generation, generation.slot, count))
             room -= count
         return plan
+
+    def _chunk(self) -> int:
+        """Prompt tokens in a step that also serves running streams: as many as `stall_s` allows."""
+        if not self._token_s:
+            return _FIRST_CHUNK
+        return max(_MIN_CHUNK, int(self._settings.stall_s / self._token_s))
 
     def _has_room(self, generation: Generation) -> bool:
         """Whether the next token has a place in its slot; makes one by a context shift, or ends the

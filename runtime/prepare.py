@@ -103,9 +103,13 @@ class Preparer:
             return_context=request.return_context,
         )
 
-    async def render(self, request: Generate) -> tuple[str, int]:
-        """The prompt's text and its number of tokens, as `generation` would evaluate them."""
+    async def render(self, request: Generate, *, whole: bool = False) -> tuple[str, int]:
+        """The prompt's text and its number of tokens, as `generation` would evaluate them; ``whole``: before
+        anything is cut to the context."""
         check(request)
+        if whole:
+            text, all_tokens = await self._tokens(request, [] if request.raw else _conversation(request))
+            return text, len(all_tokens)
         text, tokens = await self._prompt(request)
         return text, len(tokens)
 
@@ -189,6 +193,11 @@ class Preparer:
             return None
         if prompt is not None and (request.raw or not source):
             return prompt
+        prefill = ""
+        if not go:
+            messages, prefill = _without_prefill(messages)
+            if not self._template.traits.takes_system:
+                messages = _with_system_in_question(messages)
         job = RenderJob(
             kind="go" if go else "jinja",
             template=source or CHATML,
@@ -206,7 +215,7 @@ class Preparer:
                 suffix=shield.text(request.suffix),
                 system=request.system,
             )
-        return await self._renderer.render(job)
+        return await self._renderer.render(job) + prefill
 
     def _fill_in_the_middle(self, request: Generate) -> tuple[str, list[int]]:
         """Prefix, suffix, middle: the order that all models with these tokens are trained on."""
@@ -241,6 +250,22 @@ def _conversation(request: Generate) -> list[Message]:
     if request.system:
         messages = [Message(role="system", content=request.system), *messages]
     return [*messages, Message(role="user", content=request.prompt)]
+
+
+def _without_prefill(messages: Sequence[Message]) -> tuple[Sequence[Message], str]:
+    """An assistant's message at the end is the beginning of the answer, which the model is to go on with."""
+    last = messages[-1]
+    if len(messages) < 2 or last.role != "assistant" or last.tool_calls or not last.content:
+        return messages, ""
+    return messages[:-1], last.content
+
+
+def _with_system_in_question(messages: Sequence[Message]) -> Sequence[Message]:
+    """For templates that take no system message: it goes before the question that follows it."""
+    if len(messages) < 2 or messages[0].role != "system" or messages[1].role != "user":
+        return messages
+    question = structs.replace(messages[1], content=f"{messages[0].content}\n\n{messages[1].content}")
+    return [question, *messages[2:]]
 
 
 def _template_message(message: Message, shield: Shield) -> dict[str, Any]:

@@ -38,6 +38,7 @@ _KILL_AFTER_S = 3
 _MEMORY_LIMIT = 512 * 1024 * 1024
 _ANSWER_TIMEOUT_S = 30.0
 _COMPILED = 8
+_TRIAL = "Answer in one word."
 
 
 Kind = Literal["jinja", "go"]
@@ -71,6 +72,8 @@ class TemplateTraits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """What stands before and after a tool call; "" before it: calls are bare JSON."""
     capabilities: tuple[str, ...] = ()
     """Of insert, tools and thinking."""
+    takes_system: bool = True
+    """Whether it has a place for a system message."""
 
 
 class RenderOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -289,7 +292,17 @@ def _describe(job: RenderJob, templates: Compiled) -> TemplateTraits:
         thinking=(thoughts.opening, thoughts.closing) if thoughts else None,
         call=(calls.opening, calls.closing),
         capabilities=tuple(name for name, has in found.items() if has),
+        takes_system=_takes_system(template),
     )
+
+
+def _takes_system(template: ChatTemplate) -> bool:
+    """Some templates refuse a system message, others leave it out; a trial tells."""
+    trial = [{"role": "system", "content": _TRIAL}, {"role": "user", "content": "x"}]
+    try:
+        return _TRIAL in template.render(template_variables(trial, (), think=None, bos="", eos=""))
+    except BadTemplate:
+        return False
 
 
 def _compiled(job: RenderJob, templates: Compiled) -> ChatTemplate | GoTemplate:

@@ -430,12 +430,7 @@ def test_a_generating_model_makes_no_embeddings(runner: LiveRunner) -> None:
 
 HOSTILE = {
     "endless loop": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-    "much memory": "{% set n = namespace(s='x') %}"
-    "{% for i in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
-    "much output": "{% for i in range(99999) %}{{ 'x' * 1000 }}{% endfor %}",
-    "raises": "{{ raise_exception('no system messages, please') }}",
     "syntax": "{% if %}",
-    "escape": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
 }
 
 
@@ -456,6 +451,32 @@ def test_a_hostile_template_fails_its_requests_only(name: str) -> None:
                 assert beside.text == (await ask(client, raw)).text == expected.text
 
         asyncio.run(body())
+
+
+NO_SYSTEM = """{% for m in messages %}
+{%- if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif -%}
+[{{ m.role }}] {{ m.content }}
+{% endfor %}[model] """
+
+
+def test_a_template_without_a_place_for_system_messages() -> None:
+    conversation = (Message("system", "Be brief."), Message("user", "Hi"))
+    with live_runner(TINY_CHAT, template_jinja=NO_SYSTEM) as runner:
+
+        async def body() -> None:
+            async with runner.client() as client:
+                rendered = await client.render(Generate(id=0, messages=conversation))
+                assert rendered.prompt == "[user] Be brief.\n\nHi\n[model] "
+
+        asyncio.run(body())
+
+
+def test_an_answer_that_was_begun_is_gone_on_with(runner: LiveRunner) -> None:
+    question = Message("user", "What is the capital of France?")
+    whole = run(runner, Generate(id=0, messages=(question,), options=GREEDY)).text
+    half = whole.index(" of")  # not within a token
+    begun = (question, Message("assistant", whole[:half]))
+    assert run(runner, Generate(id=0, messages=begun, options=GREEDY)).text == whole[half:]
 
 
 GO_TEMPLATE = """\
