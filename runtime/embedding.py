@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import BadRequest, PromptTooLong, RunnerFault
-from .llama import LlamaBatch, LlamaContext, LlamaVocab
+from .llama import LlamaVocab
+from .llama_context import LlamaBatch, LlamaContext
 
 _MAX_TEXTS = 4096
 

@@ -28,7 +28,8 @@ import numpy.typing as npt
 from ..modelfile.errors import LadingError
 from .errors import failure_code
 from .generation import Generation
-from .llama import LlamaBatch, LlamaContext, LlamaVocab
+from .llama import LlamaVocab
+from .llama_context import LlamaBatch, LlamaContext
 from .protocol import EndReason, Event, Failed, FailureCode, TokenLogprob
 from .sampler import Sampler
 from .slots import Slot, SlotTable, common_prefix

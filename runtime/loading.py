@@ -11,17 +11,9 @@ import psutil
 from .constraint import ConstraintCompiler
 from .embedding import Embedder
 from .errors import BadTemplate
-from .llama import (
-    NO_TOKEN,
-    ContextError,
-    ContextSettings,
-    LlamaContext,
-    LlamaLog,
-    LlamaModel,
-    LoadError,
-    ModelSettings,
-    start_backend,
-)
+from .llama import NO_TOKEN, LlamaModel, LoadError, ModelSettings
+from .llama_context import ContextError, ContextSettings, LlamaContext
+from .llama_log import LlamaLog, start_backend
 from .prepare import Preparer, TemplateFacts
 from .protocol import FailureCode, LoadFailed, Loading, LoadSpec, Ready, TemplateKind
 from .renderer import Renderer

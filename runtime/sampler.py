@@ -16,7 +16,8 @@ from typing import Any
 
 import llama_cpp
 
-from .llama import LlamaContext, LlamaVocab
+from .llama import LlamaVocab
+from .llama_context import LlamaContext
 from .options import Options
 
 SamplerPointer = Any

@@ -21,7 +21,7 @@ TokenArray = npt.NDArray[np.int32]
 
 
 class SequenceMemory(Protocol):
-    """The part of `llama.LlamaContext` that slots need; its docstrings hold."""
+    """The part of `llama_context.LlamaContext` that slots need; its docstrings hold."""
 
     def remove(self, seq: int, start: int, end: int = -1) -> bool: ...
 
