@@ -1,4 +1,4 @@
-"""Wall time of `lading --help` and `lading ls` as whole processes, beside a bare Python start in the same run.
+"""Wall time of `lading --help` and `lading ls` as whole processes, beside a bare Python start.
 
     python benchmarks/startup.py [--runs 15] [--json]
 

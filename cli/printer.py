@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 from ..runtime.inference import Done, InferenceEvent
@@ -27,11 +27,19 @@ class Printer:
     hide_thinking: bool = False
     verbose: bool = False
 
-    def print_answer(self, events: Iterable[InferenceEvent]) -> Answer:
+    def print_answer(self, events: Iterator[InferenceEvent]) -> Answer:
         """Print ``events`` as they come and return what they were; ends with a newline.
 
-        An interruption (Ctrl-C) passes through after what has come so far was printed.
+        An interruption (Ctrl-C, a closed pipe) passes through after what has come so far was printed, and
+        ends the generation: ``events`` is closed in any case.
         """
+        try:
+            return self._print(events)
+        finally:
+            if isinstance(events, Generator):
+                events.close()
+
+    def _print(self, events: Iterator[InferenceEvent]) -> Answer:
         answer, thinking = Answer(), False
         show_thoughts = sys.stdout.isatty() and not self.hide_thinking
         for event in events:

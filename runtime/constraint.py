@@ -30,6 +30,8 @@ MAX_SCHEMA = 64 * 1024
 _MAX_DEPTH = 32
 _MAX_NODES = 2000
 _MAX_REASON = 500
+_BLANKS = ("\n", "\n\n", "\n\n\n", " ")
+_MAX_BLANKS = 4
 
 _ANY_OBJECT = {"type": "object"}
 # The format asks for JSON, not for a page of it: white space is what JSON needs to be readable.
@@ -113,10 +115,22 @@ class AfterThinking:
         self._closing = tags.closing.encode()
         self._thought = b""
         self._is_active = False
+        # Templates part thought and answer by blank lines. A model that may not write them is led astray:
+        # they are free, and whoever splits thoughts from the answer drops them.
+        self._blanks = [
+            token
+            for text in _BLANKS
+            if len(tokens := vocab.tokenize(text, add_special=False, parse_special=False)) == 1
+            for token in tokens
+        ]
+        self._blanks_left = 0
 
     def mask(self, logits: npt.NDArray[np.float32]) -> None:
         if self._is_active:
+            blank = self._blanks if self._blanks_left else []
+            wanted = logits[blank]
             self._constraint.mask(logits)
+            logits[blank] = wanted
         elif self._opened == len(self._opening):
             logits[self._vocab.ends] = -np.inf
         else:
@@ -130,6 +144,10 @@ class AfterThinking:
 
     def accept(self, token: int) -> None:
         if self._is_active:
+            if self._blanks_left and token in self._blanks:
+                self._blanks_left -= 1
+                return
+            self._blanks_left = 0
             self._constraint.accept(token)
         elif self._opened < len(self._opening):
             if token == self._opening[self._opened]:
@@ -149,6 +167,7 @@ class AfterThinking:
         _, tag, rest = self._thought.partition(self._closing)
         if tag:
             self._is_active = True
+            self._blanks_left = _MAX_BLANKS if not rest.strip() else 0
             # The token that ended the tag may have begun the answer as well.
             text = rest.decode("utf-8", "replace").strip()
             for token in self._vocab.tokenize(text, add_special=False, parse_special=False) if text else ():
