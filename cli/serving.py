@@ -57,7 +57,8 @@ def _server_settings(session: Session, address: str) -> ServerSettings:
         workers=max(1, settings["workers"]),
         runtime=session.runtime_settings(),
         origins=settings["origins"],
-        insecure_registries=settings["insecure_registries"],
+        registries=session.registry_settings(settings["insecure_registries"]),
+        credentials=session.credential_files(),
         log_level="debug" if settings["debug"] else "info",
     )
 

@@ -95,9 +95,10 @@ class Session:
         plain_http = tuple(self.settings["insecure_registries"])
         if insecure and reference is not None:
             plain_http = (*plain_http, reference.registry)
-        return RegistryClient(self._registry_settings(plain_http), self.credential_files())
+        return RegistryClient(self.registry_settings(plain_http), self.credential_files())
 
-    def _registry_settings(self, plain_http: tuple[str, ...]) -> RegistrySettings:
+    def registry_settings(self, plain_http: tuple[str, ...] = ()) -> RegistrySettings:
+        """How registries are reached; ``plain_http`` lists hosts that are spoken to without TLS."""
         from ..oci.registry_settings import RegistrySettings
 
         proxies = {
