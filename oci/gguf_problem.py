@@ -51,11 +51,28 @@ class BadGguf(InputError):
     def __init__(self, name: str, problems: Iterable[Problem], *, hint: str | None = None) -> None:
         self.name = name
         self.problems = tuple(problems)
-        super().__init__(_message(name, self.problems), hint=hint)
+        super().__init__(_message(name, self.problems), hint=hint or _hint(self.codes))
 
     @property
     def codes(self) -> frozenset[ProblemCode]:
         return frozenset(problem.code for problem in self.problems)
+
+
+_HINTS = (
+    (ProblemCode.NOT_GGUF, None),  # the message says what it is instead
+    (ProblemCode.TRUNCATED, "the file is not complete: get it again"),
+    (ProblemCode.UNSUPPORTED_VERSION, "convert the model again with a current llama.cpp"),
+    (ProblemCode.UNSUPPORTED_ARCHITECTURE, "a newer version of Lading may support it"),
+    (ProblemCode.WRONG_KIND, None),
+)
+
+
+def _hint(codes: frozenset[ProblemCode]) -> str | None:
+    """What to do, by the gravest of the problems."""
+    for code, hint in _HINTS:
+        if code in codes:
+            return hint
+    return "the file is damaged or not made by llama.cpp's tools: get it again, or convert the model again"
 
 
 def quoted(text: str | bytes) -> str:

@@ -763,6 +763,22 @@ def test_the_message_stays_short_when_everything_is_wrong(tmp_path: Path) -> Non
     assert "more" in str(error).splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (make_model()[:-5000], "get it again"),
+        (make_model(general__architecture=string("gpt99")), "newer version"),
+        (make_gguf(model_metadata(), TENSORS, version=1), "convert"),
+        (make_model(llama__block_count=u32(0)), "damaged"),
+        (b"<!DOCTYPE html>", None),
+    ],
+    ids=["cut off", "architecture", "version", "figures", "web page"],
+)
+def test_hints_say_what_to_do(tmp_path: Path, data: bytes, words: str | None) -> None:
+    hint = problems(tmp_path, data).hint
+    assert hint is None if words is None else words in str(hint)
+
+
 def test_errors_survive_pickling(tmp_path: Path) -> None:
     import pickle
 
