@@ -105,9 +105,9 @@ class RunnerClient:
             if not finished:
                 self._cancel(request_id)
 
-    async def render(self, request: Generate) -> Rendered:
-        """The prompt that ``request`` would be evaluated as."""
-        return await self._ask(Render(id=self._next_id(), request=request), Rendered)
+    async def render(self, request: Generate, *, whole: bool = False) -> Rendered:
+        """The prompt that ``request`` would be evaluated as; ``whole``: before it is cut to the context."""
+        return await self._ask(Render(id=self._next_id(), request=request, whole=whole), Rendered)
 
     async def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> Tokens:
         request = Tokenize(

@@ -50,6 +50,8 @@ class Settings:
     """Seconds; see `keep_alive.parse_keep_alive`."""
     think: Think | None = None
     """None: think where the model can."""
+    effort: Think | None = None
+    """How much to think where `think` leaves it to the model."""
     format: Literal["json"] | dict[str, Any] | None = None
     truncate: bool = True
     shift: bool = True
@@ -128,9 +130,11 @@ class Inference:
         self._keeper = keeper
         self._connections = Connections()
 
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[InferenceEvent, None]:
+    async def chat(
+        self, request: ChatRequest, *, started: Callable[[Started], None] | None = None
+    ) -> AsyncGenerator[InferenceEvent, None]:
         """Events of the answer, `Done` last; an error before the first event means that nothing was
-        generated.
+        generated. ``started`` is told the size of the prompt before the first event.
 
         Raises: BadRequest for an empty conversation.
         """
@@ -139,7 +143,7 @@ class Inference:
         images = any(message.images for message in request.messages)
         needs = _needs("completion", request.settings, tools=bool(request.tools), images=images)
         acquire = _acquire(request.model, request.settings, needs, "chat")
-        async for event in self._stream(acquire, partial(_chat_call, request)):
+        async for event in self._stream(acquire, partial(_chat_call, request), started):
             yield event
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[InferenceEvent, None]:
@@ -148,15 +152,16 @@ class Inference:
         async for event in self._stream(acquire, partial(_generate_call, request)):
             yield event
 
-    async def render(self, request: ChatRequest | GenerateRequest) -> Rendered:
-        """The prompt that the request would be evaluated as; nothing is generated."""
+    async def render(self, request: ChatRequest | GenerateRequest, *, whole: bool = False) -> Rendered:
+        """The prompt that the request would be evaluated as; nothing is generated. ``whole``: before it is
+        cut to the context."""
         if isinstance(request, ChatRequest):
             needs = _needs("completion", request.settings, tools=bool(request.tools), images=False)
             acquire = _acquire(request.model, request.settings, needs, "chat")
             grant, client = await self._reach(acquire)
-            return await client.render(_chat_call(request, grant))
+            return await client.render(_chat_call(request, grant), whole=whole)
         grant, client = await self._reach(_generate_acquire(request))
-        return await client.render(_generate_call(request, grant))
+        return await client.render(_generate_call(request, grant), whole=whole)
 
     async def embed(
         self,
@@ -211,7 +216,10 @@ class Inference:
         await self._connections.aclose()
 
     async def _stream(
-        self, acquire: Acquire, make: Callable[[Grant], Generate]
+        self,
+        acquire: Acquire,
+        make: Callable[[Grant], Generate],
+        begun: Callable[[Started], None] | None = None,
     ) -> AsyncGenerator[InferenceEvent, None]:
         started = time.monotonic_ns()
         grant, client = await self._reach(acquire)
@@ -222,6 +230,8 @@ class Inference:
                         yield _done(event, grant, time.monotonic_ns() - started)
                     elif not isinstance(event, Started):
                         yield event
+                    elif begun is not None:
+                        begun(event)
             except RunnerLost as error:
                 raise _stopped(grant.facts.name) from error
 
@@ -330,7 +340,7 @@ def _common(settings: Settings, grant: Grant, **fields: Any) -> Generate:
     """With what chat and generate have in common; ``fields`` are those of `Generate`."""
     think = settings.think
     if think is None and "thinking" in grant.facts.capabilities:
-        think = True
+        think = settings.effort or True
     return Generate(
         id=0,
         think=think,

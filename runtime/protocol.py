@@ -212,6 +212,8 @@ class Render(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="render")
 
     id: int
     request: Generate
+    whole: bool = False
+    """Do not cut it to the context."""
 
 
 class Tokenize(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="tokenize"):

@@ -209,7 +209,7 @@ class _Server:
                 await self._generate(connection, request)
                 return None
             case Render():
-                text, tokens = await self._loaded.preparer.render(request.request)
+                text, tokens = await self._loaded.preparer.render(request.request, whole=request.whole)
                 return Rendered(id=request.id, prompt=text, tokens=tokens)
             case Tokenize():
                 return await self._tokenize(request)

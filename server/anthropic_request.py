@@ -108,8 +108,7 @@ def _tool(tool: schema.ToolIn) -> dict[str, Any]:
     if tool.input_schema is None:
         kind = tool.type or "custom"
         raise BadField(
-            f"tools: {tool.name or kind}: expected an input_schema; tools that run at Anthropic ({kind}) do not "
-            "exist here",
+            f"tools: {tool.name or kind}: expected an input_schema; there are no tools that the server runs",
             field="tools",
         )
     function: dict[str, Any] = {"name": tool.name}
@@ -167,7 +166,7 @@ def _append(result: list[Message], message: Message) -> None:
 
 
 class _Turn:
-    """One message's blocks, read into one or more messages. ``names`` remembers what the calls were called."""
+    """One message's blocks, read into one or more messages. ``names`` has the tool of every call so far."""
 
     def __init__(self, role: str, names: dict[str, str]) -> None:
         self._role = role
@@ -197,7 +196,7 @@ class _Turn:
             tool_calls=tuple(self._calls),
         )
 
-    def _read(self, block: object) -> None:
+    def _read(self, block: Any) -> None:
         match block:
             case {"type": "text", "text": str(text)}:
                 self._texts.append(text)
@@ -214,8 +213,8 @@ class _Turn:
             case {"type": str(kind)} if kind in _FOREIGN_BLOCKS or kind.endswith("_tool_result"):
                 pass
             case _:
-                kind = block.get("type") if isinstance(block, dict) else None
-                raise BadField(f"messages: content of type {kind!r} cannot be read", field="messages")
+                shown = block.get("type") if isinstance(block, dict) else None
+                raise BadField(f"messages: content of type {shown!r} cannot be read", field="messages")
 
     def _add_call(self, name: str, block: Mapping[str, Any]) -> None:
         arguments = block.get("input") or {}
@@ -242,7 +241,7 @@ class _Turn:
         )
 
 
-def _text_of(value: object, field: Literal["system", "messages"]) -> str:
+def _text_of(value: Any, field: Literal["system", "messages"]) -> str:
     """A text, or text blocks one below the other."""
     if isinstance(value, str):
         return value

@@ -11,6 +11,7 @@ from falcon.asgi import Request, Response
 
 from ..modelfile.errors import LadingError
 from . import (
+    anthropic,
     health,
     hosted,
     native_blobs,
@@ -21,6 +22,7 @@ from . import (
     openai_models,
     openai_text,
 )
+from .anthropic_encode import anthropic_body
 from .errors import INTERNAL, RETRY_AFTER_S, Problem, native_body, openai_body, problem_of
 from .guard import request_id
 from .registry import add_registry_routes
@@ -38,6 +40,8 @@ def create_app(services: Services) -> falcon.asgi.App[Any, Any]:
     app.resp_options.xml_error_serialization = False
     _add_native_routes(app, services)
     _add_openai_routes(app, services)
+    app.add_route("/v1/messages", anthropic.Messages(services))
+    app.add_route("/v1/messages/count_tokens", anthropic.CountTokens(services))
     if services.settings.registry:
         defaults = services.settings.runtime
         names = RegistryNames(defaults.default_registry, defaults.default_namespace)
@@ -117,10 +121,18 @@ async def _on_bug(req: Request, resp: Response, error: Exception, params: dict[s
 
 def render(req: Request, resp: Response, problem: Problem) -> None:
     """Answer with a problem in the shape of the dialect that the path belongs to."""
-    body = openai_body if _is_openai(req.path) else native_body
-    resp.status, resp.data, resp.content_type = problem.status, json_bytes(body(problem)), JSON
+    if _is_anthropic(req.path):
+        body = anthropic_body(problem, request_id(req.scope))
+        resp.set_header(anthropic.REQUEST_ID, request_id(req.scope))
+    else:
+        body = openai_body(problem) if _is_openai(req.path) else native_body(problem)
+    resp.status, resp.data, resp.content_type = problem.status, json_bytes(body), JSON
     if problem.status == 503:
         resp.retry_after = RETRY_AFTER_S
+
+
+def _is_anthropic(path: str) -> bool:
+    return path == "/v1/messages" or path.startswith("/v1/messages/")
 
 
 def _is_openai(path: str) -> bool:

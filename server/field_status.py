@@ -4,8 +4,8 @@ A schema marks such a field with `Ignored` or `Refused` where it declares it::
 
     metadata: Annotated[Any, Ignored("kept by nobody")] = None
 
-A field without a mark is supported. `refuse_unsupported` is what makes a `Refused` one true; the documentation
-reads the same marks.
+A field without a mark is supported. `refuse_unsupported` is what makes a `Refused` one true; the
+documentation reads the same marks.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ _HEADERS = (
 )
 _HEADER_PREFIXES = ("x-stainless-", "anthropic-")
 _MAX_AGE_S = 12 * 3600
-_EXPOSED = b"x-request-id,retry-after,docker-content-digest,link,location"
+_EXPOSED = b"x-request-id,request-id,retry-after,docker-content-digest,link,location"
 
 log = logging.getLogger("lading.access")
 

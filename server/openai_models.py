@@ -12,7 +12,7 @@ from ..oci.store import TaggedManifest
 from . import openai_schema as schema
 from .errors import asked_for
 from .services import Services
-from .wire import JSON, json_bytes
+from .wire import JSON, json_bytes, rfc3339_of
 
 
 class Models:
@@ -44,9 +44,13 @@ class Model:
 
 def _row(services: Services, tagged: TaggedManifest) -> schema.ModelRow:
     namespace, slash, _ = tagged.reference.repository.rpartition("/")
+    name = services.names.short(tagged.reference)
     return schema.ModelRow(
-        id=services.names.short(tagged.reference),
+        id=name,
         object="model",
         created=int(tagged.modified.timestamp()),
         owned_by=namespace if slash else "library",
+        type="model",
+        display_name=name,
+        created_at=rfc3339_of(tagged.modified),
     )

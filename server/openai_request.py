@@ -172,7 +172,14 @@ def tools_of(
     request: schema.ChatCompletionRequest,
 ) -> tuple[tuple[dict[str, Any], ...], ForcedTool | None]:
     """The tools to offer, and whether one of them must be called."""
-    tools, choice = tuple(request.tools), request.tool_choice
+    return chosen_tools(request.tools, request.tool_choice)
+
+
+def chosen_tools(
+    offered: Sequence[dict[str, Any]], choice: Any
+) -> tuple[tuple[dict[str, Any], ...], ForcedTool | None]:
+    """As `tools_of`, for tools and a choice at hand."""
+    tools = tuple(offered)
     match choice:
         case None | "auto":
             return tools, None

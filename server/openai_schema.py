@@ -240,6 +240,10 @@ class ModelRow(Answer):
     object: Literal["model"]
     created: int
     owned_by: str
+    # For Anthropic's clients, which list models at the same address.
+    type: Literal["model"]
+    display_name: str
+    created_at: str
 
 
 class ModelList(Answer):
