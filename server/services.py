@@ -31,7 +31,6 @@ class Services:
         from ..oci.registry import RegistryClient  # brings requests and oras, which few requests need
 
         settings = self.settings.registries
-        plain_http = (*settings.plain_http, *self.settings.insecure_registries)
         if insecure:
-            plain_http = (*plain_http, reference.registry)
-        return RegistryClient(replace(settings, plain_http=plain_http), self.settings.credentials)
+            settings = replace(settings, plain_http=(*settings.plain_http, reference.registry))
+        return RegistryClient(settings, self.settings.credentials)

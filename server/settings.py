@@ -55,5 +55,3 @@ class ServerSettings:
     """How ``/api/pull`` and ``/api/push`` reach registries."""
     credentials: Credentials = field(default_factory=NoCredentials)
     """What they log in with."""
-    insecure_registries: tuple[str, ...] = ()
-    """Registry hosts that may be reached over plain HTTP, beside those of `registries`."""
