@@ -381,7 +381,7 @@ class Engine:
     def _count(self) -> None:
         self.counters.running = len(self._running)
         self.counters.queued = len(self._queue) + self._commands.qsize()
-        if not self._running and not self._queue:
+        if not self._running and not self._queue and not self.counters.idle_since_ns:
             self.counters.idle_since_ns = time.monotonic_ns()
 
     def _post(self, generation: Generation, *events: Event) -> None:

@@ -122,6 +122,10 @@ class LlamaModel:
         return bool(llama_cpp.llama_model_has_decoder(self.pointer))
 
     @property
+    def is_diffusion(self) -> bool:
+        return bool(llama_cpp.llama_model_is_diffusion(self.pointer))
+
+    @property
     def description(self) -> str:
         buffer = ctypes.create_string_buffer(256)
         llama_cpp.llama_model_desc(self.pointer, buffer, len(buffer))

@@ -6,8 +6,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import psutil
-
 from .constraint import ConstraintCompiler
 from .embedding import Embedder
 from .errors import BadTemplate
@@ -15,6 +13,7 @@ from .llama import NO_TOKEN, LlamaModel, LoadError, ModelSettings
 from .llama_context import ContextError, ContextSettings, LlamaContext
 from .llama_log import LlamaLog, start_backend
 from .prepare import Preparer, TemplateFacts
+from .processors import usable_cores
 from .protocol import FailureCode, LoadFailed, Loading, LoadSpec, Ready, TemplateKind
 from .renderer import Renderer
 
@@ -23,6 +22,7 @@ _MAX_PARALLEL = 256
 _MIN_CTX = 4
 _PROGRESS_STEP = 0.02
 _SMALL_MODEL = 30_000_000
+_MAX_EMBEDDED = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +62,9 @@ def _load(spec: LoadSpec, renderer: Renderer, log: LlamaLog, report: Callable[[L
         log,
         _Progress(report),
     )
-    if model.vocab.size == 0:
-        raise LoadError(f"loading {spec.weights[0]}: the model has no vocabulary")
+    _refuse_unsupported(spec, model)
     embeds = _embeds(spec, model)
-    n_ctx = _context_length(spec, model)
+    n_ctx = _context_length(spec, model, embeds)
     settings = _context_settings(spec, model, n_ctx, embeds)
     context = LlamaContext(model, settings, log)
     if spec.adapters:
@@ -102,6 +101,19 @@ class _Progress:
         return True
 
 
+def _refuse_unsupported(spec: LoadSpec, model: LlamaModel) -> None:
+    """Raises: LoadError for kinds of models that the engine would get wrong."""
+    reason = ""
+    if model.vocab.size == 0:
+        reason = "the model has no vocabulary"
+    elif model.has_encoder and model.has_decoder:
+        reason = "models with an encoder and a decoder are not supported"
+    elif model.is_diffusion:
+        reason = "diffusion models are not supported"
+    if reason:
+        raise LoadError(f"loading {spec.weights[0]}: {reason}")
+
+
 def _embeds(spec: LoadSpec, model: LlamaModel) -> bool:
     """Whether the model is for embeddings: it names a way of pooling, or cannot decode at all."""
     architecture = model.metadata("general.architecture") or ""
@@ -109,10 +121,12 @@ def _embeds(spec: LoadSpec, model: LlamaModel) -> bool:
     return spec.embedding or pooling not in (None, "0") or not model.has_decoder
 
 
-def _context_length(spec: LoadSpec, model: LlamaModel) -> int:
+def _context_length(spec: LoadSpec, model: LlamaModel, embeds: bool) -> int:
     """Of one sequence: what is asked for, within what the model was trained for."""
     trained = model.n_ctx_train
     wanted = spec.n_ctx or trained or 4096
+    if embeds:  # a text is evaluated in one pass, whose buffers grow with the square of its length
+        wanted = min(wanted, max(spec.n_batch, _MAX_EMBEDDED))
     return max(_MIN_CTX, min(wanted, trained) if trained > 0 else wanted)
 
 
@@ -133,11 +147,8 @@ def _context_settings(spec: LoadSpec, model: LlamaModel, n_ctx: int, embeds: boo
 
 
 def _threads(model: LlamaModel) -> int:
-    """One for each physical core that this process may use; one where meeting costs more than the work."""
-    if model.parameter_count < _SMALL_MODEL:
-        return 1
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
+    """One for each core; one alone for a model so small that meeting would cost more than the work."""
+    return 1 if model.parameter_count < _SMALL_MODEL else usable_cores()
 
 
 def _template(spec: LoadSpec, model: LlamaModel, renderer: Renderer) -> TemplateFacts:

@@ -1,4 +1,4 @@
-"""How much memory this machine has to give. The only user of psutil here."""
+"""How much memory this machine has to give, and processes take."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_machine_memory() -> MachineMemory:
     """What there is at this moment. Never raises: an unreadable control group counts as none."""
     machine = psutil.virtual_memory()
     total, available = int(machine.total), int(machine.available)
-    for group in _own_groups():
+    for group in own_groups():
         limit = _number(group / "memory.max")
         used = _number(group / "memory.current")
         if limit is None or used is None:
@@ -50,13 +50,18 @@ def process_memory(pid: int) -> int:
     return 0
 
 
+def resident_memory() -> int:
+    """Bytes of this process that are in memory, files that it maps included."""
+    return int(psutil.Process().memory_info().rss)
+
+
 def oom_kills() -> int:
     """How often the kernel has killed a process of this control group for want of memory; 0 where unknown."""
-    groups = _own_groups()
+    groups = own_groups()
     return _field(groups[0] / "memory.events", "oom_kill") if groups else 0
 
 
-def _own_groups() -> list[Path]:
+def own_groups() -> list[Path]:
     """This process's control group (version 2) and all its parents: each may set a limit."""
     try:
         text = _OWN_CGROUP.read_text(encoding="ascii")[:_READ_LIMIT]

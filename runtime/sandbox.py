@@ -36,6 +36,7 @@ _SYSTEM = (
     "/proc/stat",
     "/proc/sys/vm/overcommit_memory",
     "/sys/devices/system",
+    "/sys/fs/cgroup",
     "/dev/urandom",
 )
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dri")

@@ -13,13 +13,12 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable
 
-import psutil
-
 from ..modelfile.errors import LadingError
 from .engine import Delivery, Engine, EngineSettings
 from .errors import QueueFull, Unsupported, failure_code
 from .frame import REQUESTS, BadFrame, pack, receive_frame, unpack
 from .loading import Loaded
+from .memory import resident_memory
 from .protocol import (
     Cancel,
     Detokenize,
@@ -284,7 +283,7 @@ class _Server:
             prompt_tokens=counters.prompt_tokens if counters else self._embedded_tokens,
             cached_tokens=counters.cached_tokens if counters else 0,
             eval_tokens=counters.eval_tokens if counters else 0,
-            memory_rss=psutil.Process().memory_info().rss,
+            memory_rss=resident_memory(),
         )
 
 

@@ -17,6 +17,9 @@ from lading.runtime.chat_template import CHATML, MAX_OUTPUT, MAX_TEMPLATE, ChatT
 from lading.runtime.errors import BadTemplate
 from lading.runtime.renderer import CPU_LIMIT_S, Renderer, RenderJob
 
+# From Python 3.12 on a fork beside threads is warned of; a runner forks before it has any.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
 USER = {"role": "user", "content": "Hi"}
 
 
