@@ -145,7 +145,9 @@ class _Checker:
             for value in map(hash, batch):
                 add[value & (_BUCKETS - 1)](value)
             if wanted:
-                found |= wanted.intersection(batch)
+                here = wanted.intersection(batch)
+                wanted -= here
+                found |= here
             if byte_ids:
                 for at in byte_ids.intersection(range(index, index + len(batch))):
                     self._byte_token(at, batch[at - index])
@@ -153,6 +155,7 @@ class _Checker:
         for number, bucket in enumerate(buckets):
             if len(set(bucket)) != len(bucket):
                 self._duplicates(tokens, number)
+                break  # one example is enough, and each costs a pass
         self._fallbacks(model, found)
 
     def _fallbacks(self, model: str, found: set[bytes]) -> None:
@@ -309,7 +312,7 @@ class _Checker:
 def _as_loaded(batch: list[bytes], index: int) -> list[bytes]:
     """Tokens from number ``index`` on as llama.cpp has them: each up to a NUL, empty ones with a name."""
     if b"\0" in b"".join(batch):
-        batch = [item.partition(b"\0")[0] for item in batch]
+        batch = [item[: item.index(0)] if 0 in item else item for item in batch]
     if b"" in batch:
         return [item or b"[EMPTY_%d]" % (index + at) for at, item in enumerate(batch)]
     return batch

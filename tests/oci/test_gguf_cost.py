@@ -31,6 +31,9 @@ from ggufmaker import (
     u32,
 )
 
+# The worst of these takes 0.8 s where nothing else runs; the tests may share their processors.
+LIMIT_S = 2.0
+
 # Checks sys.argv[1]; prints processor seconds, growth of peak memory in bytes, and what was said. By VmHWM,
 # since the ru_maxrss of a new process starts at that of its parent.
 _CHECK = """
@@ -75,7 +78,7 @@ def _empty_strings(count: int) -> Typed:
 
 
 def _many_tokens(type_: int, count: int = 1 << 20) -> bytes:
-    tokens = b"".join(struct.pack("<QI", 4, index) for index in range(count))
+    tokens = b"".join(struct.pack("<Q8s", 8, b"%08x" % index) for index in range(count))
     metadata = model_metadata(
         tokenizer__ggml__tokens=Typed(ARRAY, struct.pack("<IQ", STRING, count) + tokens),
         tokenizer__ggml__scores=Typed(ARRAY, struct.pack("<IQ", FLOAT32, count) + bytes(4 * count)),
@@ -85,10 +88,21 @@ def _many_tokens(type_: int, count: int = 1 << 20) -> bytes:
     return make_gguf(metadata, model_tensors(vocabulary=4))
 
 
+def _equal_tokens() -> bytes:
+    count = 1 << 20
+    tokens = struct.pack("<Q2s", 2, b"a\0") * count
+    metadata = model_metadata(
+        tokenizer__ggml__tokens=Typed(ARRAY, struct.pack("<IQ", STRING, count) + tokens),
+        llama__vocab_size=u32(count),
+    )
+    return make_gguf(metadata, model_tensors(vocabulary=4))
+
+
 HOSTILE: dict[str, Callable[[], bytes]] = {
     "2 million empty strings": lambda: make_gguf({"a": _empty_strings(2 << 20)}),
     "too many empty strings": lambda: make_gguf({"a": _empty_strings((2 << 20) + 1)}),
     "a million tokens": lambda: _many_tokens(1),
+    "a million times the same token": _equal_tokens,
     "a million tokens and one more": lambda: _many_tokens(1, (1 << 20) + 1),
     "a million byte tokens": lambda: _many_tokens(6),
     "a million tokens of no type": lambda: _many_tokens(0),
@@ -112,5 +126,5 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
 def test_files_made_to_be_costly(tmp_path: Path, make: Callable[[], bytes]) -> None:
     spent, grown, said = cost(tmp_path / "x.gguf", make())
-    assert spent < 1, said
+    assert spent < LIMIT_S, said
     assert grown < 64 << 20, said
