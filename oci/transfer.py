@@ -176,8 +176,11 @@ class _Run:
 
         def work_here(descriptor: Descriptor) -> None:
             self._threads.add(threading.get_ident())
-            self.sleep(0)  # not at all, when another has failed meanwhile
-            work(descriptor)
+            try:
+                self.sleep(0)  # not at all, when another has failed meanwhile
+                work(descriptor)
+            finally:
+                self._threads.discard(threading.get_ident())
 
         pool = ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix="lading-transfer")
         try:
@@ -189,7 +192,11 @@ class _Run:
                 raise failures[0]
         except BaseException:
             self._stopped.set()
-            self._client.cut(frozenset(self._threads))
+            pool.shutdown(wait=False, cancel_futures=True)
+            # Again and again: a thread may be about to connect while its connections are cut.
+            while working := frozenset(self._threads):
+                self._client.cut(working)
+                time.sleep(0.05)
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
