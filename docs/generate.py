@@ -103,7 +103,7 @@ def roles() -> str:
         Role.ADAPTER: "`ADAPTER`",
         Role.DRAFT: "`DRAFT`",
         Role.TEMPLATE_GO: "`TEMPLATE`",
-        Role.TEMPLATE_JINJA: "a base model that has one",
+        Role.TEMPLATE_JINJA: "`TEMPLATE` in Jinja, or `COPY`",
         Role.SYSTEM: "`SYSTEM`",
         Role.PARAMS: "`PARAMETER`",
         Role.MESSAGES: "`MESSAGE`",
