@@ -34,8 +34,8 @@ _BLANKS = ("\n", "\n\n", "\n\n\n", " ")
 _MAX_BLANKS = 4
 
 _ANY_OBJECT = {"type": "object"}
-# The format asks for JSON, not for a page of it: white space is what JSON needs to be readable.
-_STYLE: JsonCompileOptions = {"whitespace_flexible": True}
+# Enough white space to indent with, but a bounded run of it: small models lose themselves in blanks.
+_STYLE: JsonCompileOptions = {"whitespace_pattern": r"[\x20\x0A]{1,32}"}
 
 
 class ConstraintCompiler:

@@ -291,6 +291,19 @@ def test_json_mode_gives_an_object(runner: LiveRunner) -> None:
     assert answer.text.lstrip().startswith("{")
 
 
+def test_a_format_does_not_drown_in_white_space(runner: LiveRunner) -> None:
+    async def body() -> None:
+        async with runner.client() as client:
+            blank = (await client.tokenize("\n", add_special=False)).tokens[0]
+            fond = options(num_predict=450, logit_bias=((blank, 50.0),))
+            answer = await ask(client, chat("Tell me of a city.", format=SCHEMA, options=fond))
+            assert answer.end.reason == "stop"
+            assert set(json.loads(answer.text)) == {"city", "big"}
+            assert "\n" * 20 in answer.text
+
+    asyncio.run(body())
+
+
 def test_a_format_spares_the_thoughts(runner: LiveRunner) -> None:
     for seed in range(3):
         warm = Options(temperature=1.0, seed=seed, num_predict=300)
