@@ -1,0 +1,285 @@
+"""Models as one file, to be carried where no registry is: an OCI image layout in a tar archive.
+
+``save`` writes what ``skopeo copy oci-archive:FILE`` reads, and ``load`` reads what skopeo and Podman write.
+The same models give the same bytes on every machine: ``oci-layout``, ``index.json``, then the blobs by
+digest, each once, owned by nobody in particular and without times.
+
+A load takes each blob into the store through the same door as a pull: verified, and visible only then. No
+name is given before everything that any of the names needs is there. What a failed load has brought stays
+untagged, and the sweep removes it.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+from .archive_reader import ArchiveReader, BadArchive, Member
+from .blob import REPAIR_HINT
+from .canonical import MAX_DOCUMENT_SIZE, canonical_json, strict_json
+from .descriptor import Descriptor
+from .digest import HEX_LENGTHS, Digest, new_hasher
+from .errors import BadDigest, BadJson, BadManifest, BadReference, BlobNotFound, DigestMismatch, quoted
+from .graph import Unreadable, walk
+from .hashing import BackgroundHasher, iter_chunks
+from .index import TaggedManifest
+from .index_choice import choose_manifest
+from .manifest import Index, Manifest
+from .media_type import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX, OCTET_STREAM, REF_NAME
+from .model import MAX_CONFIG_SIZE
+from .progress import Progress, ProgressSink, ignore_progress
+from .reference import Reference
+from .store import Store
+
+IMAGE_NAME = "io.containerd.image.name"
+"""Where containerd and Docker look for the full name; for them the other annotation is the tag alone."""
+
+MAX_OTHER = 16 << 20
+"""Bytes of a file that is no part of the layout, as Docker's archives have; it is passed over."""
+
+_LAYOUT = canonical_json({"imageLayoutVersion": "1.0.0"})
+_RECORD = tarfile.RECORDSIZE
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What a load has tagged. ``unnamed`` counts the manifests in the archive that have no usable name."""
+
+    tagged: tuple[TaggedManifest, ...]
+    unnamed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Models that are to be saved: the index of the archive and, by digest, all that it needs."""
+
+    index: bytes
+    blobs: tuple[Descriptor, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes that the archive has, but for a few hundred for each blob."""
+        return len(self.index) + sum(blob.size for blob in self.blobs)
+
+
+@contextmanager
+def packing(store: Store, references: Sequence[Reference]) -> Iterator[Packed]:
+    """The models of these names, which stay in the store until the block ends.
+
+    Raises: ModelNotFound, BlobNotFound where a model is incomplete, BadManifest, DigestMismatch.
+    """
+    with store.lease():
+        entries: dict[str, Descriptor] = {}
+        blobs: dict[Digest, Descriptor] = {}
+        for reference in references:
+            tagged = store.find(reference)
+            name = str(tagged.reference)
+            annotations = {REF_NAME: name, IMAGE_NAME: name}
+            entries[name] = replace(tagged.descriptor, annotations=annotations)
+            try:
+                for needed in walk(store.layout, tagged.descriptor):
+                    blobs[needed.digest] = needed
+            except Unreadable as error:
+                raise error.cause from error
+        for blob in blobs.values():
+            if not store.has(blob.digest, blob.size):
+                raise BlobNotFound(str(blob.digest))
+        index = {
+            "schemaVersion": 2,
+            "mediaType": OCI_INDEX,
+            "manifests": [entry.to_json() for _, entry in sorted(entries.items())],
+        }
+        yield Packed(canonical_json(index), tuple(blobs[digest] for digest in sorted(blobs)))
+
+
+def save(store: Store, packed: Packed, out: BinaryIO, *, progress: ProgressSink = ignore_progress) -> None:
+    """Writes the archive. Every blob is verified on its way; where one is damaged, the archive has no end.
+
+    Raises: DigestMismatch, BlobNotFound; OSError from ``out``.
+    """
+    written = 0
+
+    def put(data: bytes | memoryview) -> None:
+        nonlocal written
+        out.write(data)
+        written += len(data)
+
+    for name, content in (("oci-layout", _LAYOUT), ("index.json", packed.index)):
+        put(_header(name, len(content)))
+        put(content)
+        put(bytes(-len(content) % tarfile.BLOCKSIZE))
+    put(_header("blobs/", None))
+    folder = ""
+    for blob in packed.blobs:
+        if folder != blob.digest.algorithm:
+            folder = blob.digest.algorithm
+            put(_header(f"blobs/{folder}/", None))
+        put(_header(f"blobs/{folder}/{blob.digest.hex}", blob.size))
+        _put_blob(store, blob, put, progress)
+        put(bytes(-blob.size % tarfile.BLOCKSIZE))
+    put(bytes(2 * tarfile.BLOCKSIZE))
+    put(bytes(-written % _RECORD))
+    out.flush()
+    progress(Progress("success"))
+
+
+def _header(name: str, size: int | None) -> bytes:
+    """The header of a file, or of a folder where ``size`` is None. Sizes from 8 GiB are in a pax record."""
+    info = tarfile.TarInfo(name)
+    info.type = tarfile.DIRTYPE if size is None else tarfile.REGTYPE
+    info.mode = 0o755 if size is None else 0o644
+    info.size = size or 0
+    return info.tobuf(format=tarfile.PAX_FORMAT, encoding="utf-8", errors="strict")
+
+
+def _put_blob(
+    store: Store, blob: Descriptor, put: Callable[[bytes | memoryview], None], progress: ProgressSink
+) -> None:
+    status, done = f"saving {blob.digest.short}", 0
+    with store.open_blob(blob.digest) as file, BackgroundHasher(new_hasher(blob.digest.algorithm)) as hasher:
+        for chunk in iter_chunks(file.fileno(), limit=blob.size):
+            hasher.update(chunk)
+            put(chunk)
+            done += len(chunk)
+            progress(Progress(status, blob.digest, done, blob.size))
+        found = Digest(blob.digest.algorithm, hasher.hexdigest())
+    if found != blob.digest:
+        raise DigestMismatch(str(blob.digest), str(found), hint=REPAIR_HINT)
+
+
+def load(
+    store: Store,
+    file: BinaryIO,
+    *,
+    name: Reference | None = None,
+    progress: ProgressSink = ignore_progress,
+) -> LoadReport:
+    """Takes the models of an archive into the store, and tags them with the names that it gives them; with
+    ``name`` the only one in it, whatever that is called.
+
+    On failure every tag is as before.
+
+    Raises: BadArchive; DigestMismatch, SizeMismatch where content is not what its name says; BadManifest;
+        DiskFull and what else the store raises; OSError from ``file``.
+    """
+    with store.lease():
+        index = _take_in(store, ArchiveReader(file), progress)
+        names, unnamed = _names(index, name)
+        found = {reference: _manifest(store, reference, entry) for reference, entry in names.items()}
+        tagged = tuple(store.tag(reference, manifest.descriptor) for reference, manifest in found.items())
+    progress(Progress("success"))
+    return LoadReport(tagged, unnamed)
+
+
+def _take_in(store: Store, reader: ArchiveReader, progress: ProgressSink) -> Index:
+    """Everything that is in the archive. Returns what its index says."""
+    documents: dict[str, bytes] = {}
+    for member in reader.members():
+        if member.is_folder:
+            continue
+        digest = _digest_of(member)
+        if digest is not None:
+            _take_blob(store, reader, Descriptor(OCTET_STREAM, digest, member.size), progress)
+        elif member.name in ("oci-layout", "index.json"):
+            documents[member.name] = reader.read(limit=MAX_DOCUMENT_SIZE)
+        elif member.size > MAX_OTHER:
+            raise BadArchive(f"{quoted(member.name)} is no part of an OCI image layout")
+    if missing := [name for name in ("oci-layout", "index.json") if name not in documents]:
+        raise BadArchive(
+            f"it is no OCI image layout: {missing[0]} is missing",
+            hint="podman save --format oci-archive and skopeo copy … oci-archive:FILE write one",
+        )
+    _require_version(documents["oci-layout"])
+    return Index.parse(documents["index.json"])
+
+
+def _digest_of(member: Member) -> Digest | None:
+    """Which blob a member is; None where it is none. Raises: BadArchive where it pretends to be one."""
+    folder, _, name = member.name.rpartition("/")
+    algorithm = folder.removeprefix("blobs/")
+    if folder == algorithm or algorithm not in HEX_LENGTHS:
+        return None
+    try:
+        return Digest(algorithm, name)
+    except BadDigest as error:
+        raise BadArchive(f"{quoted(member.name)} is not named by a digest") from error
+
+
+def _take_blob(store: Store, reader: ArchiveReader, blob: Descriptor, progress: ProgressSink) -> None:
+    status = f"loading {blob.digest.short}"
+    with store.ingest(blob) as ingest:
+        if not ingest.present:
+            for chunk in reader.chunks():
+                ingest.write(chunk)
+                progress(Progress(status, blob.digest, ingest.offset, blob.size))
+        ingest.commit()
+    progress(Progress(status, blob.digest, blob.size, blob.size))
+
+
+def _require_version(data: bytes) -> None:
+    try:
+        value = strict_json(data, what="oci-layout")
+    except BadJson as error:
+        raise BadArchive(error.message) from error
+    version = value.get("imageLayoutVersion") if isinstance(value, dict) else None
+    if not isinstance(version, str) or not version.startswith("1."):
+        raise BadArchive("expected an OCI image layout of version 1")
+
+
+def _names(index: Index, name: Reference | None) -> tuple[Mapping[Reference, Descriptor], int]:
+    """What is to be tagged how, and how many manifests have no name. Raises: BadArchive."""
+    entries = [entry for entry in index.manifests if entry.media_type in MANIFEST_TYPES | INDEX_TYPES]
+    if not entries:
+        raise BadArchive("there is no model in it")
+    if name is not None:
+        if len({entry.digest for entry in entries}) > 1:
+            raise BadArchive(f"it holds {len(entries)} models: one name does not do for all")
+        return {name: entries[0]}, 0
+    found: dict[Reference, Descriptor] = {}
+    for entry in entries:
+        reference = reference_of(entry)
+        if reference is None:
+            continue
+        alike = [known for known in found if known.familiar_key == reference.familiar_key]
+        if any(found[known].digest != entry.digest for known in alike):
+            raise BadArchive(f"two models in it have the name {reference.display}")
+        if not alike:
+            found[reference] = entry
+    if not found:
+        raise BadArchive("the model in it has no name", hint="lading load --name NAME gives it one")
+    return found, sum(reference_of(entry) is None for entry in entries)
+
+
+def reference_of(entry: Descriptor) -> Reference | None:
+    """The name that an entry of an index bears; None where it bears none that can be a model's."""
+    for key in (IMAGE_NAME, REF_NAME):
+        text = entry.annotations.get(key)
+        if text is not None:
+            try:
+                return Reference.parse(text)
+            except BadReference:
+                continue
+    return None
+
+
+def _manifest(store: Store, reference: Reference, entry: Descriptor) -> Manifest:
+    """The complete manifest that the name means. Raises: BadArchive where something is missing."""
+    try:
+        document = store.read_manifest(entry)
+        if isinstance(document, Index):
+            document = store.read_manifest(choose_manifest(document, reference))
+    except BlobNotFound as error:
+        raise BadArchive(f"{reference.display} needs {error.digest}, which is not in it") from error
+    if isinstance(document, Index):
+        raise BadManifest([f"{reference.display} is an index of indexes"])
+    if document.config.size > MAX_CONFIG_SIZE:
+        raise BadManifest([f"the config has {document.config.size} bytes, more than {MAX_CONFIG_SIZE}"])
+    if reference.digest is not None and reference.digest != document.digest:
+        raise DigestMismatch(str(reference.digest), str(document.digest), what=reference.display)
+    for blob in document.blobs:
+        if not store.has(blob.digest, blob.size):
+            raise BadArchive(f"{reference.display} needs {blob.digest}, which is not in it")
+    return document
