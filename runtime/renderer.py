@@ -119,8 +119,10 @@ class Renderer:
             BadTemplate: it does not compile, raises, or exceeds a limit.
             RunnerFault: the processes are gone.
         """
-        async with self._turn:
-            outcome = await self._ask(msgspec.structs.replace(job, id=next(self._ids)))
+        # A caller may give up; an answer half read would be taken for the beginning of the next.
+        asking = asyncio.create_task(self._in_turn(msgspec.structs.replace(job, id=next(self._ids))))
+        asking.add_done_callback(_retrieve)
+        outcome = await asyncio.shield(asking)
         if outcome.error:
             raise BadTemplate(outcome.error)
         return outcome.text
@@ -142,6 +144,10 @@ class Renderer:
         if outcome.error or outcome.traits is None:
             raise BadTemplate(outcome.error)
         return outcome.traits
+
+    async def _in_turn(self, job: RenderJob) -> RenderOutcome:
+        async with self._turn:
+            return await self._ask(job)
 
     async def _ask(self, job: RenderJob) -> RenderOutcome:
         if self._streams is None:
@@ -168,6 +174,12 @@ class Renderer:
             self._streams[1].close()
             await self._streams[1].wait_closed()
         self._socket.close()
+
+
+def _retrieve(task: asyncio.Task[RenderOutcome]) -> None:
+    """Nobody may be left who would look at the task's failure."""
+    if not task.cancelled():
+        task.exception()
 
 
 # The guard

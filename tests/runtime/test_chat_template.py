@@ -226,6 +226,18 @@ def test_a_job_that_is_given_up_confuses_nobody(renderer: Renderer) -> None:
     within(renderer, body)
 
 
+def test_large_jobs_that_are_given_up_confuse_nobody(renderer: Renderer) -> None:
+    async def body() -> None:
+        for delay in range(8):
+            large = asyncio.create_task(outcome(renderer, "{{ 'x' * 1000000 }}" * 3))
+            await asyncio.sleep(delay * 0.004)
+            large.cancel()
+            await asyncio.gather(large, return_exceptions=True)
+        assert await outcome(renderer, "next") == "next"
+
+    within(renderer, body)
+
+
 def test_large_prompts_come_back_whole(renderer: Renderer) -> None:
     async def body() -> None:
         size = MAX_OUTPUT - 10

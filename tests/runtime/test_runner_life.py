@@ -448,3 +448,34 @@ def test_counters_count(runner: LiveRunner) -> None:
             assert after.memory_rss > 10 * 2**20
 
     asyncio.run(body())
+
+
+def test_a_storm_of_requests_and_cancellations_leaves_no_trace(runner: LiveRunner) -> None:
+    questions = [f"What is the capital of {country}?" for country in ("France", "Italy", "Japan", "Peru")]
+
+    async def one(client: RunnerClient, number: int, expected: dict[str, str]) -> None:
+        question = questions[number % len(questions)]
+        stream = client.generate(chat(question))
+        text = ""
+        async for event in stream:
+            text += event.text if isinstance(event, Text) else ""
+            if number % 3 == 1 and len(text) > number % 20:
+                await stream.aclose()
+                return
+        assert text == expected[question]
+
+    async def body() -> None:
+        async with runner.client() as client, runner.client() as other:
+            await idle(client)
+            expected = {question: (await ask(client, chat(question))).text for question in questions}
+            storm = [asyncio.create_task(one((client, other)[n % 2], n, expected)) for n in range(150)]
+            await asyncio.sleep(0.05)
+            for task in storm[2::7]:
+                task.cancel()
+            results = await asyncio.gather(*storm, return_exceptions=True)
+            assert [r for r in results if isinstance(r, Exception)] == []
+            await idle(client)
+            for question in questions:
+                assert (await ask(other, chat(question))).text == expected[question]
+
+    asyncio.run(body())
