@@ -24,6 +24,7 @@ OWNERS = {
     "llama_cpp": {"runtime/"},
     "llguidance": {"runtime/"},
     "jinja2": {"runtime/"},
+    "cryptography": {"oci/signing_key.py", "oci/secretbox.py"},
 }
 
 
@@ -114,6 +115,7 @@ HEAVY = (
     "rich",
     "jinja2",
     "lark",
+    "cryptography",
 )
 
 
