@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import AsyncGenerator
 
 from falcon.asgi import Request, Response
 
-from ..runtime.inference import ChatRequest, InferenceEvent
-from ..runtime.protocol import Started, Thinking, ToolCall, Usage
+from ..runtime.inference import ChatRequest
+from ..runtime.protocol import Started, Usage
 from . import anthropic_schema as schema
 from .anthropic_encode import Head, message_events, problem_event, whole_message
 from .anthropic_request import chat_request
@@ -19,6 +17,7 @@ from .json_body import read_request
 from .openai_chat import as_call
 from .openai_request import new_id
 from .services import Services
+from .shaping import first_call_only, without_thoughts
 from .streaming import Body, gathered, noted, open_stream
 from .wire import EVENT_STREAM, JSON, json_bytes
 
@@ -42,7 +41,11 @@ class Messages:
             events = self._services.inference.chat(chat, started=lambda event: prompt.append(_counted(event)))
             if forced is not None:
                 events = as_call(events)
-            opened = await open_stream(noted(_shaped(events, request), req.scope))
+            if request.tool_choice.disable_parallel_tool_use:
+                events = first_call_only(events)
+            if request.thinking.display == "omitted":
+                events = without_thoughts(events)
+            opened = await open_stream(noted(events, req.scope))
         head = Head(
             id=new_id("msg").replace("-", "_"), model=request.model, stops=tuple(request.stop_sequences)
         )
@@ -77,18 +80,3 @@ class CountTokens:
 
 def _counted(event: Started) -> Usage:
     return Usage(prompt_tokens=event.prompt_tokens, cached_tokens=event.cached_tokens)
-
-
-async def _shaped(
-    events: AsyncGenerator[InferenceEvent, None], request: schema.MessagesRequest
-) -> AsyncGenerator[InferenceEvent, None]:
-    """Without what the client does not want: thoughts, or calls after the first."""
-    calls = 0
-    async with contextlib.aclosing(events):
-        async for event in events:
-            if isinstance(event, ToolCall):
-                calls += 1
-                if calls > 1 and request.tool_choice.disable_parallel_tool_use:
-                    continue
-            if not (isinstance(event, Thinking) and request.thinking.display == "omitted"):
-                yield event

@@ -21,12 +21,14 @@ from . import (
     openai_chat,
     openai_models,
     openai_text,
+    responses,
 )
 from .anthropic_encode import anthropic_body
 from .errors import INTERNAL, RETRY_AFTER_S, Problem, native_body, openai_body, problem_of
 from .guard import request_id
 from .registry import add_registry_routes
 from .registry_names import RegistryNames
+from .response_memory import ResponseMemory
 from .services import Services
 from .wire import JSON, json_bytes
 
@@ -83,6 +85,9 @@ def _add_openai_routes(app: falcon.asgi.App[Any, Any], services: Services) -> No
     app.add_route("/chat/completions", chat)
     app.add_route("/v1/completions", openai_text.Completions(services))
     app.add_route("/v1/embeddings", openai_text.Embeddings(services))
+    memory = ResponseMemory()
+    app.add_route("/v1/responses", responses.Responses(services, memory))
+    app.add_route("/v1/responses/{response_id}", responses.StoredResponse(memory))
     app.add_route("/v1/models", openai_models.Models(services))
     app.add_sink(openai_models.Model(services).serve, r"/v1/models/(?P<model>.+)")
 

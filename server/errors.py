@@ -6,7 +6,8 @@
     ├── BadField           a field whose value makes no sense
     └── BodyTooLarge       more bytes than allowed
     NotFoundError
-    └── NoSuchModel        in the words of the route that was asked
+    ├── NoSuchModel        in the words of the route that was asked
+    └── NoSuchResponse     nothing is kept under that id
     BusyError
     └── KeeperAway         the keeper process does not answer
 
@@ -64,6 +65,13 @@ class BodyTooLarge(InputError):
 
 class NoSuchModel(NotFoundError):
     """No model of the name that was asked for; the words are Ollama's for the route."""
+
+
+class NoSuchResponse(NotFoundError):
+    """No response of that id is kept; it was not stored, is forgotten, or another process has it."""
+
+    def __init__(self, response_id: str) -> None:
+        super().__init__(f"response with id '{response_id}' not found")
 
 
 class KeeperAway(BusyError):

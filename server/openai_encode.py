@@ -134,7 +134,7 @@ class _Choice:
         match event:
             case Text():
                 self._text.append(event.text)
-                self._logprobs += _logprob_content(event.logprobs)
+                self._logprobs += logprob_content(event.logprobs)
             case Thinking():
                 self._reasoning.append(event.text)
             case ToolCall():
@@ -169,7 +169,7 @@ def _chunk(
     finish: str | None = None,
     logprobs: Iterable[TokenLogprob] = (),
 ) -> bytes:
-    content = _logprob_content(logprobs)
+    content = logprob_content(logprobs)
     choice = schema.ChunkChoice(
         index=index,
         delta=delta,
@@ -203,7 +203,7 @@ def _function(event: ToolCall) -> schema.FunctionOut:
     return schema.FunctionOut(name=event.name, arguments=arguments_text(event))
 
 
-def _logprob_content(tokens: Iterable[TokenLogprob]) -> list[schema.LogprobContent]:
+def logprob_content(tokens: Iterable[TokenLogprob]) -> list[schema.LogprobContent]:
     return [
         schema.LogprobContent(
             token=token.token,

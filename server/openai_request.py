@@ -70,7 +70,7 @@ def chat_settings(request: schema.ChatCompletionRequest) -> Settings:
     return Settings(
         options=options_of(request),
         keep_alive=parse_seconds(request.keep_alive),
-        think=_think(request.reasoning_effort or request.reasoning.effort),
+        think=think_of_effort(request.reasoning_effort or request.reasoning.effort),
         format=response_format(request.response_format),
         logprobs=request.logprobs,
         top_logprobs=request.top_logprobs if request.logprobs else 0,
@@ -138,25 +138,26 @@ def _content(content: str | list[Any]) -> tuple[str, tuple[bytes, ...]]:
         if kind in ("text", "input_text", "refusal"):
             texts.append(str(part.get("text") or part.get("refusal") or ""))
         elif kind == "image_url":
-            images.append(_image_url(part.get("image_url")))
+            images.append(image_url(part.get("image_url")))
         else:
             raise BadField(f"messages: invalid message format: part of type {kind!r}", field="messages")
     return "\n".join(texts), images_of(images)
 
 
-def _image_url(value: object) -> str:
+def image_url(value: object, *, field: str = "messages") -> str:
+    """The ``data:`` URL that an image is in; nothing is fetched from elsewhere."""
     url = value.get("url") if isinstance(value, dict) else value
     if isinstance(url, str) and url.startswith("data:"):
         return url
-    raise BadField("messages: invalid image input: expected a data: URL", field="messages")
+    raise BadField(f"{field}: invalid image input: expected a data: URL", field=field)
 
 
-def _think(effort: str) -> Think | None:
+def think_of_effort(effort: str, *, field: str = "reasoning_effort") -> Think | None:
     try:
         return _EFFORTS[effort.lower()]
     except KeyError:
         known = ", ".join(name for name in _EFFORTS if name)
-        raise BadField(f"reasoning_effort: expected one of {known}", field="reasoning_effort") from None
+        raise BadField(f"{field}: expected one of {known}", field=field) from None
 
 
 # Tools
