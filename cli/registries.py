@@ -13,14 +13,26 @@ from .session import FormatOption, InsecureOption, ModelArgument, QuietOption, s
 
 def pull(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Its name, with the registry's host.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Its name, with the registry's host; or oci:FOLDER[:NAME].")
+    ],
     quiet: QuietOption = False,
     insecure: InsecureOption = False,
 ) -> None:
-    """Fetch a model from a registry into the store."""
+    """Fetch a model from a registry into the store.
+
+    Or from the OCI image layout in a folder: oci:FOLDER, or oci:FOLDER:NAME where it holds several.
+    """
+    from ..oci.image_layout import LayoutPlace, pull_from
     from ..oci.transfer import pull as pull_model
 
     session = session_of(context)
+    place = LayoutPlace.parse(model)
+    if place is not None:
+        with show_progress(quiet=quiet) as progress:
+            tagged = pull_from(session.store(), place, progress=progress)
+        print(f"{session.display(tagged.reference)}@{tagged.descriptor.digest}")
+        return
     reference = session.reference(model)
     client = session.registry_client(insecure=insecure, reference=reference)
     with show_progress(quiet=quiet) as progress:
@@ -32,16 +44,26 @@ def push(
     context: typer.Context,
     model: ModelArgument,
     target: Annotated[
-        str | None, typer.Argument(metavar="[TARGET]", help="Another name to push it under.")
+        str | None, typer.Argument(metavar="[TARGET]", help="Another name, or oci:FOLDER[:NAME].")
     ] = None,
     quiet: QuietOption = False,
     insecure: InsecureOption = False,
 ) -> None:
-    """Send a model to the registry that its name, or TARGET, names."""
+    """Send a model to the registry that its name, or TARGET, names.
+
+    With a TARGET of oci:FOLDER or oci:FOLDER:NAME, to the OCI image layout in a folder.
+    """
+    from ..oci.image_layout import PREFIX, LayoutPlace, push_to
     from ..oci.transfer import push as push_model
 
     session = session_of(context)
     reference = session.reference(model)
+    place = LayoutPlace.parse(target) if target else None
+    if place is not None:
+        with show_progress(quiet=quiet) as progress:
+            tagged = push_to(session.store(), reference, place, progress=progress)
+        print(f"{PREFIX}{place.folder}:{tagged.reference}@{tagged.descriptor.digest}")
+        return
     destination = session.reference(target) if target else reference
     client = session.registry_client(insecure=insecure, reference=destination)
     with show_progress(quiet=quiet) as progress:

@@ -22,20 +22,16 @@ from .blob import REPAIR_HINT
 from .canonical import MAX_DOCUMENT_SIZE, canonical_json, strict_json
 from .descriptor import Descriptor
 from .digest import HEX_LENGTHS, Digest, new_hasher
-from .errors import BadDigest, BadJson, BadManifest, BadReference, BlobNotFound, DigestMismatch, quoted
+from .errors import BadDigest, BadJson, BlobNotFound, DigestMismatch, quoted
 from .graph import Unreadable, walk
 from .hashing import BackgroundHasher, iter_chunks
+from .image_layout import IMAGE_NAME, model_manifest, pinned, reference_of
 from .index import TaggedManifest
-from .index_choice import choose_manifest
 from .manifest import Index, Manifest
 from .media_type import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX, OCTET_STREAM, REF_NAME
-from .model import MAX_CONFIG_SIZE
 from .progress import Progress, ProgressSink, ignore_progress
 from .reference import Reference
 from .store import Store
-
-IMAGE_NAME = "io.containerd.image.name"
-"""Where containerd and Docker look for the full name; for them the other annotation is the tag alone."""
 
 MAX_OTHER = 16 << 20
 """Bytes of a file that is no part of the layout, as Docker's archives have; it is passed over."""
@@ -169,7 +165,7 @@ def load(
         index = _take_in(store, ArchiveReader(file), progress)
         names, unnamed = _names(index, name)
         found = {reference: _manifest(store, reference, entry) for reference, entry in names.items()}
-        tagged = tuple(store.tag(reference, manifest.descriptor) for reference, manifest in found.items())
+        tagged = tuple(store.tag(pinned(name, model), model.descriptor) for name, model in found.items())
     progress(Progress("success"))
     return LoadReport(tagged, unnamed)
 
@@ -253,33 +249,13 @@ def _names(index: Index, name: Reference | None) -> tuple[Mapping[Reference, Des
     return found, sum(reference_of(entry) is None for entry in entries)
 
 
-def reference_of(entry: Descriptor) -> Reference | None:
-    """The name that an entry of an index bears; None where it bears none that can be a model's."""
-    for key in (IMAGE_NAME, REF_NAME):
-        text = entry.annotations.get(key)
-        if text is not None:
-            try:
-                return Reference.parse(text)
-            except BadReference:
-                continue
-    return None
-
-
 def _manifest(store: Store, reference: Reference, entry: Descriptor) -> Manifest:
     """The complete manifest that the name means. Raises: BadArchive where something is missing."""
     try:
-        document = store.read_manifest(entry)
-        if isinstance(document, Index):
-            document = store.read_manifest(choose_manifest(document, reference))
+        manifest = model_manifest(store, reference, entry)
     except BlobNotFound as error:
         raise BadArchive(f"{reference.display} needs {error.digest}, which is not in it") from error
-    if isinstance(document, Index):
-        raise BadManifest([f"{reference.display} is an index of indexes"])
-    if document.config.size > MAX_CONFIG_SIZE:
-        raise BadManifest([f"the config has {document.config.size} bytes, more than {MAX_CONFIG_SIZE}"])
-    if reference.digest is not None and reference.digest != document.digest:
-        raise DigestMismatch(str(reference.digest), str(document.digest), what=reference.display)
-    for blob in document.blobs:
+    for blob in manifest.blobs:
         if not store.has(blob.digest, blob.size):
             raise BadArchive(f"{reference.display} needs {blob.digest}, which is not in it")
-    return document
+    return manifest

@@ -138,3 +138,16 @@ def test_ctrl_c_leaves_no_file(user: Lading, tmp_path: Path, delay_s: float) -> 
     assert [path.name for path in tmp_path.glob("*big.tar*")] == (
         ["big.tar"] if process.returncode == 0 else []
     )
+
+
+def test_layouts_in_folders(user: Lading, friend: Lading, tmp_path: Path) -> None:
+    pushed = user.ok("push", "pirate", f"oci:{tmp_path}/disk", "-q")
+    full = "registry.ollama.ai/library/pirate:latest"
+    assert pushed.startswith(f"oci:{tmp_path}/disk:{full}@sha256:")
+    digest = pushed.strip().rpartition("@")[2]
+    assert friend.ok("pull", f"oci:{tmp_path}/disk", "-q") == f"pirate:latest@{digest}\n"
+    user.ok("push", "chat", f"oci:{tmp_path}/disk:theirs:v1", "-q")
+    friend.ok("pull", f"oci:{tmp_path}/disk:theirs:v1", "-q")
+    assert sorted(friend.ok("ls", "-q").split()) == ["pirate:latest", "theirs:v1"]
+    assert "there are: " in friend.fails(3, "pull", f"oci:{tmp_path}/disk:none")
+    friend.fails(3, "pull", f"oci:{tmp_path}/nowhere")

@@ -18,10 +18,11 @@ from store_models import CONFIG_TYPE, describe, make_manifest, put_model
 
 from lading.modelfile.errors import LadingError
 from lading.oci import archive_reader
-from lading.oci.archive import IMAGE_NAME, load, packing, save
+from lading.oci.archive import load, packing, save
 from lading.oci.archive_reader import ArchiveReader, BadArchive
 from lading.oci.canonical import canonical_json
 from lading.oci.errors import BadManifest, DigestMismatch, DiskFull, ModelNotFound
+from lading.oci.image_layout import IMAGE_NAME
 from lading.oci.manifest import Index, Manifest
 from lading.oci.media_type import REF_NAME
 from lading.oci.reference import Reference
