@@ -191,6 +191,33 @@ class Inference:
             load_duration_ns=grant.load_duration_ns,
         )
 
+    async def tokenize(
+        self,
+        model: str,
+        text: str,
+        *,
+        add_special: bool = True,
+        parse_special: bool = True,
+        options: Mapping[str, Any] = NO_OPTIONS,
+        keep_alive: float | None = None,
+    ) -> tuple[int, ...]:
+        """The tokens of a text; see `RunnerClient.tokenize`."""
+        _, client = await self._reach(Acquire(model=model, options=dict(options), keep_alive=keep_alive))
+        found = await client.tokenize(text, add_special=add_special, parse_special=parse_special)
+        return found.tokens
+
+    async def detokenize(
+        self,
+        model: str,
+        tokens: tuple[int, ...],
+        *,
+        options: Mapping[str, Any] = NO_OPTIONS,
+        keep_alive: float | None = None,
+    ) -> str:
+        """The text of tokens. Raises: Unsupported for one that the model does not have."""
+        _, client = await self._reach(Acquire(model=model, options=dict(options), keep_alive=keep_alive))
+        return (await client.detokenize(tokens)).text
+
     async def load(
         self, model: str, *, options: Mapping[str, Any] = NO_OPTIONS, keep_alive: float | None = None
     ) -> Loaded:

@@ -14,6 +14,7 @@ from . import (
     anthropic,
     health,
     hosted,
+    llama_tokens,
     native_blobs,
     native_inference,
     native_models,
@@ -42,6 +43,8 @@ def create_app(services: Services) -> falcon.asgi.App[Any, Any]:
     app.resp_options.xml_error_serialization = False
     _add_native_routes(app, services)
     _add_openai_routes(app, services)
+    app.add_route("/tokenize", llama_tokens.Tokenize(services))
+    app.add_route("/detokenize", llama_tokens.Detokenize(services))
     app.add_route("/v1/messages", anthropic.Messages(services))
     app.add_route("/v1/messages/count_tokens", anthropic.CountTokens(services))
     if services.settings.registry:
@@ -136,9 +139,12 @@ def render(req: Request, resp: Response, problem: Problem) -> None:
         resp.retry_after = RETRY_AFTER_S
 
 
+_OUTSIDE_V1 = ("/chat/completions", "/tokenize", "/detokenize")
+
+
 def _is_anthropic(path: str) -> bool:
     return path == "/v1/messages" or path.startswith("/v1/messages/")
 
 
 def _is_openai(path: str) -> bool:
-    return path.startswith("/v1/") or path == "/chat/completions"
+    return path.startswith("/v1/") or path in _OUTSIDE_V1
