@@ -184,7 +184,7 @@ class Engine:
         while self._queue and self._slots.has_free:
             generation = self._next_in_queue()
             if generation is None:
-                return
+                break
             self._queue.remove(generation)
             slot = self._slots.take(generation.prompt)
             self._running.append(generation)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lading.runtime.answer import Call, Content, Piece, Thought, merged
 from lading.runtime.output import AnswerReader
 from lading.runtime.protocol import TokenLogprob
