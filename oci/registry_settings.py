@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from .. import __version__
 from .origin import Origin
+from .signature_policy import SignaturePolicy
 
 DOCKER_HUB = "docker.io"
 DOCKER_HUB_API = "registry-1.docker.io"
@@ -49,6 +50,7 @@ class RegistrySettings:
     proxies: scheme → proxy URL, as `requests` takes them; never used for loopback or `no_proxy` hosts.
     parallel_blobs: how many blobs are moved at once.
     chunk_size: bytes of one PATCH, where a registry does not take a blob in one piece.
+    signatures: which models must be signed to be pulled.
     """
 
     plain_http: tuple[str, ...] = ()
@@ -65,6 +67,7 @@ class RegistrySettings:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     parallel_blobs: int = 4
     chunk_size: int = 64 * 1024 * 1024
+    signatures: SignaturePolicy = field(default_factory=SignaturePolicy)
 
     def allows_plain_http(self, origin: Origin) -> bool:
         """Whether this host may be spoken to without TLS."""

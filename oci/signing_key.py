@@ -11,6 +11,7 @@ import base64
 import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -65,6 +66,9 @@ class PublicKey:
         assert isinstance(key, _PublicKey)
         der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         return cls(der, kind, key)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PublicKey.from_pem, (self.to_pem(),)  # settings with keys reach other processes
 
     def to_pem(self) -> bytes:
         """The block ``PUBLIC KEY``."""

@@ -16,6 +16,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 from ..modelfile.errors import LadingError
+from .attachments import Attachments, RegistryAttachments, StoreAttachments
 from .blob_download import download
 from .blob_upload import BlobUpload
 from .descriptor import Descriptor
@@ -29,6 +30,7 @@ from .reference import Reference
 from .registry import RegistryClient
 from .registry_errors import RegistryError
 from .repository import Repository
+from .signature_policy import Mode
 from .store import Ingest, Store
 
 MAX_CONFIG_SIZE = 1024 * 1024
@@ -57,7 +59,8 @@ def pull(
     On failure the store's tags are as before; what came of a blob is kept, and the next pull goes on there.
 
     Raises: RemoteModelNotFound, RemoteBlobNotFound, RegistryDenied, RegistryError, RegistryBusy,
-        DigestMismatch, SizeMismatch, BadManifest, DiskFull, and what the store raises.
+        DigestMismatch, SizeMismatch, BadManifest, DiskFull, and what the store raises; NotSigned and
+        SignatureInvalid, before any blob is fetched, where the settings require a signature.
     """
     run = _Run(client, progress)
     run.report(Progress("pulling manifest"))
@@ -68,6 +71,8 @@ def pull(
         if isinstance(document, Index) and reference.digest is not None:
             # The digest named the index; what is kept is the manifest.
             reference = replace(reference, digest=manifest.digest)
+        attachments = RegistryAttachments(repository, reference)
+        client.settings.signatures.check(attachments, reference, (manifest, document), run.report)
         if manifest.config.size > MAX_CONFIG_SIZE:
             raise BadManifest([f"the config has {manifest.config.size} bytes, more than {MAX_CONFIG_SIZE}"])
         wanted = _distinct((*manifest.layers, manifest.config))
@@ -80,6 +85,8 @@ def pull(
         run.report(Progress("verifying sha256 digest"))  # each has been, on its way in
         run.report(Progress("writing manifest"))
         store.tag(reference, store.put_manifest(manifest))
+        if client.settings.signatures.rule_for(reference).mode is not Mode.OFF:
+            _copy_signatures(attachments, StoreAttachments(store, reference), manifest.digest)
     run.report(Progress("success"))
     return manifest
 
@@ -93,7 +100,7 @@ def push(
     progress: ProgressSink = ignore_progress,
 ) -> Descriptor:
     """Sends a model of the store to the registry, under `target` or its own name. The manifest arrives byte
-    for byte; blobs that the registry has are not sent.
+    for byte; blobs that the registry has are not sent. Signatures that the store has of it go along.
 
     On failure the registry's tag is as before; what has arrived is not sent again by the next push.
 
@@ -128,6 +135,10 @@ def push(
             for descriptor in _distinct((*manifest.layers, manifest.config)):
                 send(descriptor, again=True)
             repository.put_manifest(manifest, target.tag)
+        signatures = StoreAttachments(store, reference)
+        if signatures.any(manifest.digest):
+            run.report(Progress("pushing signatures"))
+            _copy_signatures(signatures, RegistryAttachments(repository, target), manifest.digest)
     run.report(Progress("success"))
     return manifest.descriptor
 
@@ -200,6 +211,12 @@ class _Run:
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _copy_signatures(source: Attachments, target: Attachments, digest: Digest) -> None:
+    from .signature import copy_signatures  # brings cryptography, which most transfers need not
+
+    copy_signatures(source, target, digest)
 
 
 def _model_manifest(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..modelfile.errors import LadingError
+from ..oci.attachment_tag import is_attachment_tag
 from ..oci.digest import Digest
 from ..oci.gguf import GgufArray, GgufHeader, Value, read_array, read_header
 from ..oci.model import Model, read_model
@@ -67,6 +68,8 @@ class Catalogue:
         """Every model, the latest first. Of a damaged one little is said; it can still be removed."""
         rows = []
         for tagged in self._store.tags():
+            if is_attachment_tag(tagged.reference.tag):
+                continue  # a signature is no model
             try:
                 facts = self.facts(tagged)
             except LadingError as error:
