@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from lading.server import native_schema, openai_schema
+from lading.server import (
+    anthropic_schema,
+    llama_schema,
+    native_schema,
+    openai_schema,
+    responses_schema,
+)
 from lading.server.errors import TABLE
+from lading.server.field_status import Ignored, Mark, Partly, Refused, marks_of
 
 Table = Callable[[Sequence[str], Iterable[Sequence[object]]], str]
+Routes = Mapping[str, type[msgspec.Struct]]
+
+NATIVE: Routes = {
+    "chat": native_schema.ChatRequest,
+    "generate": native_schema.GenerateRequest,
+    "embed": native_schema.EmbedRequest,
+    "embeddings": native_schema.EmbeddingsRequest,
+    "show": native_schema.ShowRequest,
+    "create": native_schema.CreateRequest,
+    "pull, push": native_schema.TransferRequest,
+    "copy": native_schema.CopyRequest,
+    "delete": native_schema.DeleteRequest,
+}
+OPENAI: Routes = {
+    "chat/completions": openai_schema.ChatCompletionRequest,
+    "completions": openai_schema.CompletionRequest,
+    "embeddings": openai_schema.EmbeddingRequest,
+}
+RESPONSES: Routes = {"responses": responses_schema.ResponsesRequest}
+ANTHROPIC: Routes = {
+    "messages": anthropic_schema.MessagesRequest,
+    "messages/count_tokens": anthropic_schema.CountTokensRequest,
+}
+LLAMA: Routes = {
+    "tokenize": llama_schema.TokenizeRequest,
+    "detokenize": llama_schema.DetokenizeRequest,
+}
 
 _JSON_NAMES = {
     "StrType": "text",
@@ -24,19 +58,36 @@ _JSON_NAMES = {
 }
 
 
-def native_fields(table: Table) -> str:
-    """Chat's and generate's fields, and which of the two has them."""
-    chat, generate = (_fields(kind) for kind in (native_schema.ChatRequest, native_schema.GenerateRequest))
-    rows = []
-    for name in dict.fromkeys((*chat, *generate)):
-        where = [route for route, fields in (("chat", chat), ("generate", generate)) if name in fields]
-        rows.append((f"`{name}`", chat.get(name) or generate[name], ", ".join(where)))
-    return table(("field", "type", "of"), rows)
+def field_table(routes: Routes, table: Table) -> str:
+    """Every field that any of the routes knows, its type, what becomes of it, and which routes have it."""
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for route, kind in routes.items():
+        marks = marks_of(kind)
+        for name, type_words in _fields(kind).items():
+            rows.setdefault((name, type_words, status_of(marks.get(name))), []).append(route)
+    written = sorted(rows.items(), key=lambda row: row[0][2].partition(":")[0] != "supported")
+    if len(routes) == 1:
+        return table(
+            ("field", "type", "status"), ((f"`{n}`", kind, status) for (n, kind, status), _ in written)
+        )
+    return table(
+        ("field", "type", "status", "of"),
+        (
+            (f"`{name}`", kind, status, "all" if len(where) == len(routes) else ", ".join(where))
+            for (name, kind, status), where in written
+        ),
+    )
 
 
-def openai_fields(table: Table) -> str:
-    fields = _fields(openai_schema.ChatCompletionRequest)
-    return table(("field", "type"), ((f"`{name}`", kind) for name, kind in fields.items()))
+def status_of(mark: Mark | None) -> str:
+    match mark:
+        case Ignored():
+            return f"ignored: {mark.why}"
+        case Refused():
+            return f"refused: {mark.why}"
+        case Partly():
+            return f"supported: {mark.what}"
+    return "supported"
 
 
 def error_table(table: Table) -> str:

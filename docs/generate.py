@@ -131,8 +131,11 @@ GENERATORS = {
     "settings": settings,
     "exit-codes": exit_codes,
     "commands": commands,
-    "native-fields": lambda: api_tables.native_fields(table),
-    "openai-fields": lambda: api_tables.openai_fields(table),
+    "native-fields": lambda: api_tables.field_table(api_tables.NATIVE, table),
+    "openai-fields": lambda: api_tables.field_table(api_tables.OPENAI, table),
+    "responses-fields": lambda: api_tables.field_table(api_tables.RESPONSES, table),
+    "anthropic-fields": lambda: api_tables.field_table(api_tables.ANTHROPIC, table),
+    "llama-fields": lambda: api_tables.field_table(api_tables.LLAMA, table),
     "error-table": lambda: api_tables.error_table(table),
 }
 

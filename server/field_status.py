@@ -1,6 +1,6 @@
-"""Fields of other servers' dialects that are known here and not acted upon.
+"""Fields of other servers' dialects that are known here and not, or not fully, acted upon.
 
-A schema marks such a field with `Ignored` or `Refused` where it declares it::
+A schema marks such a field with `Ignored`, `Refused` or `Partly` where it declares it::
 
     metadata: Annotated[Any, Ignored("kept by nobody")] = None
 
@@ -34,15 +34,25 @@ class Refused:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Partly:
+    """Some values are supported, and the others refused; ``what`` says which."""
+
+    what: str
+
+
+Mark = Ignored | Refused | Partly
+
+
 @lru_cache(maxsize=64)
-def marks_of(kind: type[msgspec.Struct]) -> Mapping[str, Ignored | Refused]:
+def marks_of(kind: type[msgspec.Struct]) -> Mapping[str, Mark]:
     """The marked fields of a request, by the name that they have on the wire."""
     hints = get_type_hints(kind, include_extras=True)
     found = {}
     for field in msgspec.structs.fields(kind):
         hint = hints[field.name]
         extras = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-        mark = next((extra for extra in extras if isinstance(extra, Ignored | Refused)), None)
+        mark = next((extra for extra in extras if isinstance(extra, Mark)), None)
         if mark is not None:
             found[field.encode_name] = mark
     return found
@@ -51,5 +61,12 @@ def marks_of(kind: type[msgspec.Struct]) -> Mapping[str, Ignored | Refused]:
 def refuse_unsupported(request: msgspec.Struct) -> None:
     """Raises: BadField for the first `Refused` field that asks for something."""
     for name, mark in marks_of(type(request)).items():
-        if isinstance(mark, Refused) and getattr(request, name):
+        if isinstance(mark, Refused) and _asks(getattr(request, name)):
             raise BadField(f"{name}: {mark.why}", field=name)
+
+
+def _asks(value: object) -> bool:
+    """Whether a value is more than a way of writing nothing; 0 is."""
+    if isinstance(value, str | list | dict):
+        return bool(value)
+    return value is not None and value is not False

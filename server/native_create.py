@@ -25,6 +25,7 @@ from ..oci.digest import Digest
 from ..oci.errors import BadDigest, BadReference
 from . import native_schema as schema
 from .errors import BadField
+from .field_status import refuse_unsupported
 from .names import Names
 
 DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
@@ -38,8 +39,7 @@ def modelfile_of(request: schema.CreateRequest, names: Names) -> Modelfile:
     Raises:
         BadField: it says nothing to build from, names files outside, or asks for what cannot be done.
     """
-    if request.quantize or request.quantization:
-        raise BadField("quantize: not supported by this route yet", field="quantize")
+    refuse_unsupported(request)
     return Modelfile(tuple(_instructions(request, names)))
 
 

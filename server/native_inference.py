@@ -22,6 +22,7 @@ from ..runtime.keep_alive import parse_keep_alive
 from ..runtime.protocol import FunctionCall, Message, MessageToolCall, Think
 from . import native_schema as schema
 from .errors import BadField, NoSuchModel, asked_for
+from .field_status import refuse_unsupported
 from .guard import note
 from .json_body import read_request
 from .native_encode import chat_lines, generate_lines, problem_line, whole_chat, whole_generate
@@ -54,6 +55,7 @@ class Generate:
                 )
                 resp.data, resp.content_type = json_bytes(answer), JSON
                 return
+            refuse_unsupported(request)
             if request.raw and (request.template or request.system or request.context):
                 raise BadField("raw mode does not support template, system, or context")
             events = self._services.inference.generate(self._generation(request, settings))

@@ -8,10 +8,12 @@ Source: Ollama's api/types.go; which fields clients cannot do without is tested 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET
+
+from .field_status import Ignored, Refused
 
 Count = int | msgspec.UnsetType
 """A counter of a last line: there, zero included, or absent."""
@@ -89,6 +91,9 @@ class GenerateRequest(_Inference):
     context: list[int] = []
     raw: bool = False
     images: list[str] = []
+    width: Annotated[Any, Refused("no pictures are made")] = None
+    height: Annotated[Any, Refused("no pictures are made")] = None
+    steps: Annotated[Any, Refused("no pictures are made")] = None
 
 
 class ChatRequest(_Inference):
@@ -132,6 +137,8 @@ class TransferRequest(Named):
 
     insecure: bool = False
     stream: bool = True
+    username: Annotated[Any, Ignored("log in with `lading login`")] = None
+    password: Annotated[Any, Ignored("log in with `lading login`")] = None
 
 
 class CreateRequest(Named):
@@ -143,12 +150,12 @@ class CreateRequest(Named):
     license: str | list[str] = []
     parameters: dict[str, Any] = {}
     messages: list[MessageIn] = []
-    quantize: str = ""
-    quantization: str = ""
+    quantize: Annotated[str, Refused("not supported by this route yet")] = ""
+    quantization: Annotated[str, Refused("not supported by this route yet")] = ""
     renderer: str = ""
     parser: str = ""
     requires: str = ""
-    modelfile: str = ""
+    modelfile: Annotated[Any, Ignored("send its instructions as fields")] = None
     stream: bool = True
 
 

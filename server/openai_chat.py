@@ -17,11 +17,13 @@ from ..runtime.inference import ChatRequest, Done, InferenceEvent
 from ..runtime.protocol import Text, ToolCall
 from . import openai_schema as schema
 from .errors import BadField, asked_for
+from .field_status import refuse_unsupported
 from .guard import note
 from .json_body import read_request
 from .openai_encode import Head, Numbered, chat_events, problem_event, whole_chat
 from .openai_request import chat_settings, messages_of, new_id, tools_of
 from .services import Services
+from .shaping import first_call_only
 from .streaming import Body, gathered, noted, open_stream
 from .wire import EVENT_STREAM, JSON, json_bytes
 
@@ -38,6 +40,7 @@ class ChatCompletions:
         if not request.model:
             raise BadField("model is required", field="model")
         with asked_for(request.model):
+            refuse_unsupported(request)
             streams = [noted(events, req.scope) for events in self._choices(request)]
             opened = await open_stream(merged(streams))
         head = Head(id=new_id("chatcmpl"), created=int(time.time()), model=request.model)
@@ -69,7 +72,9 @@ class ChatCompletions:
                 options["seed"] += index
             one = replace(chat, settings=replace(settings, options=options))
             events = self._services.inference.chat(one)
-            streams.append(as_call(events) if forced is not None else events)
+            if forced is not None:
+                events = as_call(events)
+            streams.append(events if request.parallel_tool_calls else first_call_only(events))
         return streams
 
 

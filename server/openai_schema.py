@@ -9,9 +9,11 @@ Source: OpenAI's API reference; Ollama's openai package for what ``reasoning`` m
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+
+from .field_status import Ignored, Partly, Refused
 
 
 class Request(msgspec.Struct):
@@ -72,6 +74,7 @@ class _Common(Request):
     keep_alive: Any = None
     top_k: int | None = None
     min_p: float | None = None
+    user: Annotated[Any, Ignored("nothing is kept of who asked")] = None
 
 
 class ChatCompletionRequest(_Common):
@@ -85,22 +88,37 @@ class ChatCompletionRequest(_Common):
     reasoning: Reasoning = msgspec.field(default_factory=Reasoning)
     logprobs: bool = False
     top_logprobs: int = 0
+    metadata: Annotated[Any, Ignored("answers are not stored")] = None
+    store: Annotated[Any, Ignored("answers are not stored")] = None
+    safety_identifier: Annotated[Any, Ignored("nothing is kept of who asked")] = None
+    service_tier: Annotated[Any, Ignored("there is one")] = None
+    prompt_cache_key: Annotated[Any, Ignored("beginnings that prompts share are always kept")] = None
+    prediction: Annotated[Any, Ignored("the answer is the same without it")] = None
+    verbosity: Annotated[Any, Ignored("say it in the prompt")] = None
+    modalities: Annotated[Any, Ignored("answers are text")] = None
+    audio: Annotated[Any, Refused("answers are text")] = None
+    web_search_options: Annotated[Any, Refused("the server searches nothing")] = None
+    functions: Annotated[Any, Refused("use tools")] = None
+    function_call: Annotated[Any, Refused("use tool_choice")] = None
 
 
 class CompletionRequest(_Common):
-    prompt: str | list[Any] = ""
+    prompt: Annotated[str | list[Any], Partly("one text; no tokens, no lists of texts")] = ""
     suffix: str = ""
     echo: bool = False
-    logprobs: int | None = None
+    n: Annotated[int, Partly("1")] = 1
+    logprobs: Annotated[Any, Refused("see /v1/chat/completions")] = None
+    best_of: Annotated[Any, Ignored("one text is made")] = None
 
 
 class EmbeddingRequest(Request):
     model: str = ""
-    input: Any = None
+    input: Annotated[Any, Partly("a text or a list of texts; no tokens")] = None
     encoding_format: str = "float"
     dimensions: int = 0
     options: dict[str, Any] = {}
     keep_alive: Any = None
+    user: Annotated[Any, Ignored("nothing is kept of who asked")] = None
 
 
 # Answers

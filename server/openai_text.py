@@ -14,6 +14,7 @@ from ..runtime.inference import Done, GenerateRequest, InferenceEvent, Settings
 from ..runtime.protocol import Text
 from . import openai_schema as schema
 from .errors import BadField, asked_for
+from .field_status import refuse_unsupported
 from .guard import note
 from .json_body import read_request
 from .native_inference import parse_seconds
@@ -164,8 +165,7 @@ def _usage(done: Done) -> schema.Usage:
 def _prompt(request: schema.CompletionRequest) -> str:
     if request.n != 1:
         raise BadField("n: expected 1", field="n")
-    if request.logprobs is not None:
-        raise BadField("logprobs: not supported by this route", field="logprobs")
+    refuse_unsupported(request)
     if isinstance(request.prompt, str):
         return request.prompt
     if len(request.prompt) == 1 and isinstance(request.prompt[0], str):
