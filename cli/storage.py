@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..oci.attachment_tag import is_attachment_tag
 from .exit_code import ExitCode
 from .human import format_ago, format_size
 from .output import print_json, print_rows
 from .progress import show_progress
-from .session import FormatOption, ModelArgument, QuietOption, session_of
+from .session import FormatOption, InsecureOption, ModelArgument, QuietOption, Session, session_of
 
 if TYPE_CHECKING:
     from ..oci.store import Store, TaggedManifest
@@ -33,6 +34,8 @@ def list_models(
     store = session.store()
     rows: list[dict[str, Any]] = []
     for tag in store.tags():
+        if is_attachment_tag(tag.reference.tag):
+            continue
         name = session.display(tag.reference)
         if not name.lower().startswith(prefix.lower()):
             continue
@@ -77,11 +80,18 @@ def inspect(
     raw: Annotated[
         bool, typer.Option("--raw", help="The manifest's bytes, exactly as they are stored.")
     ] = False,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="What the registry has; nothing is pulled.")
+    ] = False,
+    insecure: InsecureOption = False,
 ) -> None:
     """Print models' manifests and configs as JSON."""
     from ..oci.canonical import strict_json
 
     session = session_of(context)
+    if remote:
+        _inspect_remote(session, models, raw=raw, insecure=insecure)
+        return
     found = [(name, session.resolve(name)) for name in models]
     if raw:
         sys.stdout.flush()
@@ -99,6 +109,35 @@ def inspect(
                 "config": _config_of(store.read_blob(manifest.config.digest, limit=1 << 20)),
             }
             for name, manifest in found
+        ]
+    )
+
+
+def _inspect_remote(session: Session, names: list[str], *, raw: bool, insecure: bool) -> None:
+    from ..oci.canonical import strict_json
+    from ..oci.remote import look_up
+
+    found = []
+    for name in names:
+        reference = session.reference(name)
+        with session.registry_client(insecure=insecure, reference=reference) as client:
+            found.append((reference, look_up(client.repository(reference), reference)))
+    if raw:
+        sys.stdout.flush()
+        for _reference, model in found:
+            sys.stdout.buffer.write((model.index or model.manifest).raw)
+        return
+    print_json(
+        [
+            {
+                "name": session.display(reference),
+                "digest": str(model.manifest.digest),
+                "size": sum(blob.size for blob in model.manifest.blobs),
+                "manifest": strict_json(model.manifest.raw),
+                "config": model.config,
+                **({"index": strict_json(model.index.raw)} if model.index is not None else {}),
+            }
+            for reference, model in found
         ]
     )
 
