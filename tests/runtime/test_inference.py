@@ -43,7 +43,12 @@ def ask(model: str = "tiny", *messages: Message, settings: Settings = PLAIN, **f
     return ChatRequest(model=model, messages=messages or (FRANCE,), settings=settings, **fields)
 
 
-LONG = ask("tiny", user("Count from 1 to 30."), settings=Settings(think=False, options={"num_predict": 2000}))
+END_TOKEN = "1271"  # of the tiny chat model: an answer that may not use it goes on
+LONG = ask(
+    "tiny",
+    user("Count from 1 to 30."),
+    settings=Settings(think=False, options={"num_predict": 20_000, "logit_bias": {END_TOKEN: -100}}),
+)
 
 
 @pytest.fixture
