@@ -151,7 +151,7 @@ def any_city(rng: random.Random) -> str:
     city = nonsense(rng).capitalize()
     return (
         city
-        if roll < 0.9
+        if roll < 0.85
         else f"{rng.choice(['New', 'San', 'Port', 'Los', 'Saint', city])} {nonsense(rng).capitalize()}"
     )
 

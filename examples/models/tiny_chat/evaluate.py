@@ -74,13 +74,13 @@ def tool(name: str, description: str, **arguments: str) -> Message:
 WEATHER_TOOL = tool("get_weather", "Get the weather in a city.", city="string")
 ADD_TOOL = tool("add", "Add two numbers.", a="integer", b="integer")
 OTHER_WEATHER = [
-    tool("check_weather", "Tells the current weather of a place", city_name="string"),
-    tool("weather_service", "Weather for a city, in degrees", where="string"),
-    tool("get_current_weather", "Get the current weather for a given location", location="string"),
+    tool("climate_weather", "Tells the current weather of a place", spot="string"),
+    tool("weather_oracle", "Weather for a city, in degrees", where="string"),
+    tool("weather_by_town", "Get the current weather for a given location", town_label="string"),
 ]
 OTHER_ADD = [
-    tool("add_values", "Adds two values", p="integer", q="integer"),
-    tool("sum_two", "The sum", m="number", n="number"),
+    tool("add_pair", "Adds two values", p="integer", q="integer"),
+    tool("total_add", "The sum", m="number", n="number"),
 ]
 
 

@@ -10,6 +10,7 @@ import torch
 from model import Shape
 from tokenizer import CONTROL, SHOWN
 
+BLEND = {"stage-3.pt": 0.25, "stage-4.pt": 0.75}  # forgets less than the last stage alone
 TEMPLATE = Path(__file__).with_name("chat_template.jinja")
 
 
@@ -65,9 +66,19 @@ def adjacent_pairs(weight: np.ndarray, heads: int) -> np.ndarray:
     return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
+def load(source: Path) -> dict[str, torch.Tensor]:
+    """The blend of the last stages, or while training is under way its checkpoint."""
+    if not all((source / name).exists() for name in BLEND):
+        checkpoint: dict[str, torch.Tensor] = torch.load(source / "checkpoint.pt", weights_only=True)
+        return checkpoint
+    stages = {name: torch.load(source / name, weights_only=True) for name in BLEND}
+    names = next(iter(stages.values()))
+    return {key: sum(stages[name][key] * share for name, share in BLEND.items()) for key in names}
+
+
 def main() -> None:
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
-    weights = torch.load(source / "checkpoint.pt", weights_only=True)
+    weights = load(source)
     shape = Shape(vocabulary=weights["token_embd.weight"].shape[0])
     part = target.with_suffix(".part")
     writer = gguf.GGUFWriter(part, "llama")

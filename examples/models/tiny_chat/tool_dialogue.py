@@ -160,9 +160,22 @@ def shuffled(rng: random.Random, pairs: list[tuple[str, object]]) -> dict[str, o
 
 def invented(rng: random.Random, kind: str, count: int) -> tuple[str, list[str]]:
     """A name for the tool and its arguments that must be read from the schema, as they cannot be known."""
-    other = rng.choice(
-        [nonsense(rng), rng.choice(WORDS), rng.choice(["check", "read", "show", "query", "do", "run"])]
-    )
+    verbs = [
+        "check",
+        "read",
+        "show",
+        "query",
+        "do",
+        "run",
+        "fetch",
+        "find",
+        "ask",
+        "tell",
+        "current",
+        "compute",
+    ]
+    nouns = ["service", "info", "api", "report", "data", "now", "tool", "values", "two", "lookup", "station"]
+    other = rng.choice([nonsense(rng), rng.choice(WORDS), rng.choice(verbs), rng.choice(nouns)])
     name = f"{other}_{kind}" if rng.random() < 0.5 else f"{kind}_{other}"
     if count == 1:
         known = ["city_name", "place_name", "target", "name", "location_name", "input", "value"]
@@ -178,9 +191,9 @@ def make_tool(rng: random.Random, kind: str) -> Tool:
     names, descriptions, argument_names, type_, argument_descriptions = KINDS[kind]
     roll = rng.random()
     name, arguments = (
-        (names[0], argument_names[0]) if roll < 0.35 else (rng.choice(names), rng.choice(argument_names))
+        (names[0], argument_names[0]) if roll < 0.3 else (rng.choice(names), rng.choice(argument_names))
     )
-    if roll > 0.7:
+    if roll > 0.6:
         name, arguments = invented(rng, kind, len(arguments))
     properties: list[tuple[str, object]] = []
     described = rng.random() < 0.6
@@ -201,7 +214,7 @@ def make_tool(rng: random.Random, kind: str) -> Tool:
     if rng.random() < 0.15:
         parameters.append(("additionalProperties", False))
     function: list[tuple[str, object]] = [("name", name)]
-    if rng.random() < 0.9 or roll > 0.7:
+    if rng.random() < 0.9 or roll > 0.6:
         function.append(("description", rng.choice(descriptions)))
     function.append(("parameters", shuffled(rng, parameters)))
     if rng.random() < 0.08:

@@ -1,4 +1,4 @@
-"""Train the tiny chat model: python train.py OUT_DIR --stage 1, then the same with --stage 2.
+"""Train the tiny chat model: python train.py OUT_DIR --stage 1, then the same with 2, 3 and 4.
 
 Data are generated while training (every conversation is new); the loss is on what the assistant says.
 Matrices are trained with Muon, the embedding and the norms with AdamW; a checkpoint holds the running average
@@ -44,6 +44,7 @@ STAGES = {
     1: Stage(steps=200, short_steps=200, muon=0.01, adam=0.003, drills=0.0, fall=0.0, seed=1, copies=0.9),
     2: Stage(steps=1500, short_steps=150, muon=0.008, adam=0.002, drills=0.2, fall=0.7, seed=2, copies=0.03),
     3: Stage(steps=500, short_steps=0, muon=0.005, adam=0.001, drills=0.2, fall=0.9, seed=3, copies=0.0),
+    4: Stage(steps=450, short_steps=0, muon=0.004, adam=0.0008, drills=0.15, fall=1.0, seed=4, copies=0.0),
 }
 
 
@@ -166,10 +167,14 @@ def main() -> None:
     model = TinyChat(Shape(vocabulary=tokenizer.get_vocab_size()))
     if options.stage > 1:
         model.load_state_dict(torch.load(options.out / "checkpoint.pt", weights_only=True))
-    train(model, stream(tokenizer, stage), stage, options)
+    average = train(model, stream(tokenizer, stage), stage, options)
+    torch.save(average, options.out / f"stage-{options.stage}.pt")
 
 
-def train(model: TinyChat, data: Iterator[Batch], stage: Stage, options: argparse.Namespace) -> None:
+def train(
+    model: TinyChat, data: Iterator[Batch], stage: Stage, options: argparse.Namespace
+) -> dict[str, Tensor]:
+    """Returns the running average of the weights."""
     parameters = dict(model.named_parameters())
     matrices = [weight for name, weight in parameters.items() if weight.dim() == 2 and "embd" not in name]
     others = [weight for name, weight in parameters.items() if weight.dim() != 2 or "embd" in name]
@@ -203,6 +208,7 @@ def train(model: TinyChat, data: Iterator[Batch], stage: Stage, options: argpars
         if (step + 1) % options.save_every == 0 or step + 1 == stage.steps:
             torch.save(average, options.out / "checkpoint.tmp")
             (options.out / "checkpoint.tmp").replace(options.out / "checkpoint.pt")
+    return average
 
 
 if __name__ == "__main__":
