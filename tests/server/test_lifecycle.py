@@ -52,8 +52,12 @@ def processes(server: LiveServer) -> list[psutil.Process]:
 
 def runners(server: LiveServer) -> list[psutil.Process]:
     """Each may have helpers below it, of the same name; those are not meant."""
-    named = [one for one in processes(server) if "lading.runtime.runner" in " ".join(one.cmdline())]
-    return [one for one in named if one.ppid() not in {other.pid for other in named}]
+    parents: dict[psutil.Process, int] = {}
+    for one in processes(server):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            if "lading.runtime.runner" in " ".join(one.cmdline()):
+                parents[one] = one.ppid()
+    return [one for one, parent in parents.items() if parent not in {other.pid for other in parents}]
 
 
 def keeper(server: LiveServer) -> psutil.Process:
@@ -64,7 +68,7 @@ def keeper(server: LiveServer) -> psutil.Process:
 def web_worker(server: LiveServer) -> psutil.Process:
     """The child of the master that has no children of its own."""
     master = psutil.Process(server.process.pid)
-    return next(child for child in master.children() if not child.children())
+    return next(child for child in master.children() if not is_gone(child) and not child.children())
 
 
 def eventually(check: Callable[[], bool], timeout_s: float = 10) -> bool:
