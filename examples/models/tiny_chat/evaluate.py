@@ -327,6 +327,19 @@ def thinking(chat: Chat) -> Check:
         yield city, answer, answer.partition("\n</think>\n\n")[2] == call("get_weather", city=city)
 
 
+def everything_with_thoughts(chat: Chat) -> Check:
+    """Whether a thought before it leaves the answer as it is without."""
+    asked = [(phrasings[0], "") for _, phrasings, _ in FIXED]
+    asked += [(f"Count from 1 to {last}.", "") for last in range(2, 31, 2)]
+    asked += [(f"Repeat the word {word}.", "") for word in HELD_OUT_WORDS]
+    asked += [(f"My name is {name}.", "") for name in HELD_OUT_NAMES]
+    for system in ("Answer in capital letters.", "You are a pirate.", "Answer in one word."):
+        asked += [(f"What is the capital of {country}?", system) for country, _, _ in COUNTRIES[::6]]
+    for question, system in asked:
+        answer = chat.talk(question, system=system, enable_thinking=True)
+        yield question, answer, answer.partition("\n</think>\n\n")[2] == chat.talk(question, system=system)
+
+
 def json_answers(chat: Chat) -> Check:
     for country, city, _ in COUNTRIES[::2]:
         question = f"Give the capital of {country} as JSON."
@@ -382,6 +395,7 @@ def sections(chat: Chat) -> list[tuple[str, Check]]:
         ("answers from a tool's result", tool_answers(chat)),
         ("no call where none is needed", no_calls(chat)),
         ("thinking on and off", thinking(chat)),
+        ("other questions with thinking on", everything_with_thoughts(chat)),
         ("JSON on request", json_answers(chat)),
         ("a conversation of 50 turns", long_chat(chat)),
     ]
