@@ -44,6 +44,7 @@ ANTHROPIC: Routes = {
 LLAMA: Routes = {
     "tokenize": llama_schema.TokenizeRequest,
     "detokenize": llama_schema.DetokenizeRequest,
+    "rerank": llama_schema.RerankRequest,
 }
 
 _JSON_NAMES = {

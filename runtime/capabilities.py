@@ -20,6 +20,7 @@ _ACTION = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _LITERAL = re.compile(r'"(?:[^"\\\n]|\\.)*"|`[^`]*`|/\*.*?\*/', re.DOTALL)
 _NAME = re.compile(r"[.$]([A-Za-z_][A-Za-z0-9_]*)")
 _TOOL_ROLE = re.compile(r"tool_response|ipython|[\"'`]tool[\"'`]")
+_POOLING_RANK = 4
 _FILL_IN = ("tokenizer.ggml.fim_pre_token_id", "tokenizer.ggml.prefix_token_id")
 
 
@@ -76,6 +77,8 @@ def capabilities(
     header: GgufHeader, *, kind: TemplateKind | None, template: str | None, projector: bool
 ) -> tuple[str, ...]:
     """In the order that Ollama lists them."""
+    if header.pooling_type == _POOLING_RANK:
+        return ("rerank",)
     if header.pooling_type is not None:
         return ("embedding",)
     found = ["completion"]

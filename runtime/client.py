@@ -26,11 +26,13 @@ from .protocol import (
     End,
     Failed,
     Generate,
+    Rank,
     Render,
     Rendered,
     Reply,
     Request,
     RunnerStatus,
+    Scores,
     Started,
     Status,
     Text,
@@ -44,7 +46,7 @@ from .request_check import check
 StreamEvent = Started | Text | Thinking | ToolCall | End
 """What `RunnerClient.generate` yields; `End` is the last."""
 
-_ResultT = TypeVar("_ResultT", Rendered, Tokens, Detokenized, Embeddings, RunnerStatus)
+_ResultT = TypeVar("_ResultT", Rendered, Tokens, Detokenized, Embeddings, Scores, RunnerStatus)
 
 
 class RunnerClient:
@@ -123,6 +125,10 @@ class RunnerClient:
     ) -> Embeddings:
         request = Embed(id=self._next_id(), texts=texts, truncate=truncate, dimensions=dimensions)
         return await self._ask(request, Embeddings)
+
+    async def rank(self, query: str, documents: tuple[str, ...]) -> Scores:
+        """Raises: Unsupported where the model does not rank."""
+        return await self._ask(Rank(id=self._next_id(), query=query, documents=documents), Scores)
 
     async def status(self) -> RunnerStatus:
         return await self._ask(Status(id=self._next_id()), RunnerStatus)

@@ -27,6 +27,7 @@ from .protocol import (
     Generate,
     Message,
     Rendered,
+    Scores,
     Started,
     Text,
     Think,
@@ -190,6 +191,22 @@ class Inference:
             total_duration_ns=time.monotonic_ns() - started,
             load_duration_ns=grant.load_duration_ns,
         )
+
+    async def rank(
+        self,
+        model: str,
+        query: str,
+        documents: tuple[str, ...],
+        *,
+        options: Mapping[str, Any] = NO_OPTIONS,
+        keep_alive: float | None = None,
+    ) -> Scores:
+        """How well each of ``documents`` answers ``query``."""
+        acquire = Acquire(
+            model=model, options=dict(options), keep_alive=keep_alive, needs=("rerank",), verb="embed"
+        )
+        _, client = await self._reach(acquire)
+        return await client.rank(query, documents)
 
     async def tokenize(
         self,

@@ -97,6 +97,11 @@ class LlamaModel:
         return int(llama_cpp.llama_model_n_embd_out(self.pointer))
 
     @property
+    def n_cls_out(self) -> int:
+        """Numbers that a model for ranking or classifying answers with."""
+        return int(llama_cpp.llama_model_n_cls_out(self.pointer))
+
+    @property
     def n_layer(self) -> int:
         return int(llama_cpp.llama_model_n_layer(self.pointer))
 
@@ -162,7 +167,10 @@ class LlamaVocab:
         self.size: int = llama_cpp.llama_vocab_n_tokens(pointer)
         self.bos: int = llama_cpp.llama_vocab_bos(pointer)
         self.eos: int = llama_cpp.llama_vocab_eos(pointer)
+        self.sep: int = llama_cpp.llama_vocab_sep(pointer)
         self.add_bos: bool = llama_cpp.llama_vocab_get_add_bos(pointer)
+        self.add_eos: bool = llama_cpp.llama_vocab_get_add_eos(pointer)
+        self.add_sep: bool = llama_cpp.llama_vocab_get_add_sep(pointer)
         self.fim_prefix: int = llama_cpp.llama_vocab_fim_pre(pointer)
         self.fim_suffix: int = llama_cpp.llama_vocab_fim_suf(pointer)
         self.fim_middle: int = llama_cpp.llama_vocab_fim_mid(pointer)

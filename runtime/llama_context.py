@@ -88,8 +88,10 @@ class LlamaContext:
         self.pointer: int = pointer
         self.n_seq = settings.n_seq
         self._n_vocab = model.vocab.size
-        self.n_embd = model.n_embd_out
-        """Width of an embedding."""
+        self.ranks: bool = self.pooling == llama_cpp.LLAMA_POOLING_TYPE_RANK
+        """What is pooled are scores, not embeddings."""
+        self.n_embd = model.n_cls_out if self.ranks else model.n_embd_out
+        """Width of what is pooled."""
         self._memory = llama_cpp.llama_get_memory(pointer)
 
     def close(self) -> None:

@@ -78,8 +78,8 @@ def _load(spec: LoadSpec, renderer: Renderer, log: LlamaLog, report: Callable[[L
         model=model,
         context=context,
         preparer=preparer,
-        embedder=Embedder(context, model.vocab, n_ctx) if embeds else None,
-        facts=_facts(model, settings, template, log),
+        embedder=_embedder(model, context, n_ctx) if embeds else None,
+        facts=_facts(model, settings, template, log, ranks=context.ranks),
     )
 
 
@@ -166,7 +166,14 @@ def _template(spec: LoadSpec, model: LlamaModel, renderer: Renderer) -> Template
     return replace(facts, traits=traits)
 
 
-def _facts(model: LlamaModel, settings: ContextSettings, template: TemplateFacts, log: LlamaLog) -> Ready:
+def _embedder(model: LlamaModel, context: LlamaContext, n_ctx: int) -> Embedder:
+    template = model.metadata("tokenizer.chat_template.rerank") or ""
+    return Embedder(context, model.vocab, n_ctx, pair_template=template)
+
+
+def _facts(
+    model: LlamaModel, settings: ContextSettings, template: TemplateFacts, log: LlamaLog, *, ranks: bool
+) -> Ready:
     embeds = settings.embeddings
     return Ready(
         pid=os.getpid(),
@@ -184,7 +191,7 @@ def _facts(model: LlamaModel, settings: ContextSettings, template: TemplateFacts
         model_size=model.size,
         memory=log.memory(),
         memory_gpu=log.memory(gpu_only=True),
-        capabilities=_capabilities(model, template, embeds),
+        capabilities=("rerank",) if ranks else _capabilities(model, template, embeds),
         template=template.kind or ("" if embeds else "chatml"),
     )
 

@@ -238,6 +238,14 @@ class Embed(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="embed"):
     """Cut vectors to this many and normalise again; 0: all."""
 
 
+class Rank(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="rank"):
+    """How well each document answers the query, as a model made for that judges it."""
+
+    id: int
+    query: str
+    documents: tuple[str, ...]
+
+
 class Status(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="status"):
     id: int
 
@@ -249,7 +257,7 @@ class Cancel(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="cancel")
     id: int
 
 
-Request = Generate | Render | Tokenize | Detokenize | Embed | Status | Cancel
+Request = Generate | Render | Tokenize | Detokenize | Embed | Rank | Status | Cancel
 
 
 # Events
@@ -350,6 +358,14 @@ class Embeddings(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="embe
     prompt_tokens: int
 
 
+class Scores(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="scores"):
+    """One for each document, in order: the higher the better, on a scale that is the model's own."""
+
+    id: int
+    scores: tuple[float, ...]
+    prompt_tokens: int
+
+
 class RunnerStatus(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="runner_status"):
     id: int
     running: int
@@ -367,5 +383,5 @@ class RunnerStatus(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="ru
 
 
 Event = Started | Text | Thinking | ToolCall | End | Failed
-Result = Rendered | Tokens | Detokenized | Embeddings | RunnerStatus
+Result = Rendered | Tokens | Detokenized | Embeddings | Scores | RunnerStatus
 Reply = Event | Result

@@ -28,11 +28,13 @@ from .protocol import (
     End,
     Failed,
     Generate,
+    Rank,
     Render,
     Rendered,
     Reply,
     Request,
     RunnerStatus,
+    Scores,
     Status,
     Tokenize,
     Tokens,
@@ -216,6 +218,8 @@ class _Server:
                 return await self._detokenize(request)
             case Embed():
                 return await self._embed(request)
+            case Rank():
+                return await self._rank(request)
             case Status():
                 return self._status(request)
         raise AssertionError(request)
@@ -262,10 +266,22 @@ class _Server:
             vectors, tokens = await asyncio.to_thread(
                 embedder.embed, request.texts, truncate=request.truncate, dimensions=request.dimensions
             )
+        self._note_embedded(tokens)
+        return Embeddings(id=request.id, vectors=tuple(vectors), prompt_tokens=tokens)
+
+    async def _rank(self, request: Rank) -> Scores:
+        embedder = self._loaded.embedder
+        if embedder is None:
+            raise Unsupported("ranking documents: this model does not rank")
+        async with self._embedding:
+            scores, tokens = await asyncio.to_thread(embedder.rank, request.query, request.documents)
+        self._note_embedded(tokens)
+        return Scores(id=request.id, scores=tuple(scores), prompt_tokens=tokens)
+
+    def _note_embedded(self, tokens: int) -> None:
         self._embeddings += 1
         self._embedded_tokens += tokens
         self._embedded_at_ns = time.monotonic_ns()
-        return Embeddings(id=request.id, vectors=tuple(vectors), prompt_tokens=tokens)
 
     def _status(self, request: Status) -> RunnerStatus:
         now = time.monotonic_ns()

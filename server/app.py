@@ -14,6 +14,7 @@ from . import (
     anthropic,
     health,
     hosted,
+    llama_rerank,
     llama_tokens,
     native_blobs,
     native_inference,
@@ -45,6 +46,9 @@ def create_app(services: Services) -> falcon.asgi.App[Any, Any]:
     _add_openai_routes(app, services)
     app.add_route("/tokenize", llama_tokens.Tokenize(services))
     app.add_route("/detokenize", llama_tokens.Detokenize(services))
+    rerank = llama_rerank.Rerank(services)
+    app.add_route("/v1/rerank", rerank)
+    app.add_route("/rerank", rerank)
     app.add_route("/v1/messages", anthropic.Messages(services))
     app.add_route("/v1/messages/count_tokens", anthropic.CountTokens(services))
     if services.settings.registry:
@@ -139,7 +143,7 @@ def render(req: Request, resp: Response, problem: Problem) -> None:
         resp.retry_after = RETRY_AFTER_S
 
 
-_OUTSIDE_V1 = ("/chat/completions", "/tokenize", "/detokenize")
+_OUTSIDE_V1 = ("/chat/completions", "/tokenize", "/detokenize", "/rerank")
 
 
 def _is_anthropic(path: str) -> bool:

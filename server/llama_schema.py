@@ -8,11 +8,11 @@ Source: llama.cpp's tools/server/README.md, as of 2026-09.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from .field_status import Refused
+from .field_status import Ignored, Refused
 
 
 class Request(msgspec.Struct):
@@ -26,6 +26,10 @@ class _Common(Request):
     keep_alive: Any = None
 
 
+class Document(Request):
+    text: str = ""
+
+
 class TokenizeRequest(_Common):
     content: str = ""
     add_special: bool = False
@@ -37,7 +41,15 @@ class DetokenizeRequest(_Common):
     tokens: list[int] = []
 
 
-class Answer(msgspec.Struct):
+class RerankRequest(_Common):
+    query: str = ""
+    documents: list[str | Document] = []
+    top_n: int | None = None
+    return_documents: bool = False
+    max_chunks_per_doc: Annotated[Any, Ignored("the end of a long document is not read")] = None
+
+
+class Answer(msgspec.Struct, omit_defaults=True):
     """Base of answers."""
 
 
@@ -47,3 +59,26 @@ class TokenList(Answer):
 
 class TokenText(Answer):
     content: str
+
+
+class RankedDocument(Answer):
+    text: str
+
+
+class RankedRow(Answer):
+    index: int
+    """The document's place in the request."""
+    relevance_score: float
+    document: RankedDocument | None = None
+
+
+class RankUsage(Answer):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Ranking(Answer):
+    model: str
+    object: Literal["list"]
+    usage: RankUsage
+    results: list[RankedRow]

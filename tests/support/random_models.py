@@ -150,7 +150,12 @@ def hybrid_model(path: Path, source: Path, *, context: int = 1024) -> Path:
     return path
 
 
-def embedding_model(path: Path, source: Path, *, context: int = 128) -> Path:
+def ranking_model(path: Path, source: Path, *, context: int = 128) -> Path:
+    """BERT with a head that gives one number for a query and a document."""
+    return embedding_model(path, source, context=context, ranks=True)
+
+
+def embedding_model(path: Path, source: Path, *, context: int = 128, ranks: bool = False) -> Path:
     """BERT: an encoder with mean pooling."""
     model = _Model(path, "bert", source, context=context, blocks=2)
     writer = model.writer
@@ -158,12 +163,17 @@ def embedding_model(path: Path, source: Path, *, context: int = 128) -> Path:
     writer.add_head_count(HEADS)
     writer.add_layer_norm_eps(1e-5)
     writer.add_causal_attention(False)
-    writer.add_pooling_type(gguf.PoolingType.MEAN)
+    writer.add_pooling_type(gguf.PoolingType.RANK if ranks else gguf.PoolingType.MEAN)
     writer.add_token_type_count(1)
     model.weight("token_embd.weight", WIDTH, model.vocabulary)
     model.weight("token_types.weight", WIDTH, 1)
     model.weight("position_embd.weight", WIDTH, context)
     _norm(model, "token_embd_norm")
+    if ranks:
+        model.weight("cls.weight", WIDTH, WIDTH)
+        writer.add_tensor("cls.bias", np.zeros(WIDTH, np.float32))
+        model.weight("cls.output.weight", WIDTH, 1)
+        writer.add_tensor("cls.output.bias", np.zeros(1, np.float32))
     for i in range(model.blocks):
         block = f"blk.{i}."
         _attention(model, block)
