@@ -20,15 +20,15 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 	  { echo "error: Python 3.11 or newer is needed; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@for tool in cc c++; do command -v $$tool >/dev/null || \
 	  { echo "error: a C and C++ compiler is needed (Debian: apt install build-essential)" >&2; exit 1; }; done
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing. The first time, llama.cpp is compiled: 6 to 9 minutes on 2 cores, less on more."
-	$(PIP) install --quiet --upgrade --constraint constraints.txt pip setuptools
-	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@$(PIP) install --quiet --upgrade --constraint constraints.txt pip setuptools
+	@PYTHONWARNINGS=ignore $(PIP) install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime tests/requirements-no-deps.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[convert,test,dev]'
-	$(PIP) install --quiet --no-deps --requirement tests/requirements-no-deps.txt
+	@PYTHONWARNINGS=ignore $(PIP) install --quiet --constraint constraints.txt --editable '.[convert,test,dev]'
+	@$(PIP) install --quiet --no-deps --requirement tests/requirements-no-deps.txt
 	@touch $@
 
 demo: $(VENV)/.runtime ## create, push, pull, serve and chat, as two machines would
