@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..oci.manifest import Manifest
     from ..oci.registry import RegistryClient
     from ..oci.registry_settings import RegistrySettings
+    from ..oci.signature_policy import SignaturePolicy
     from ..runtime.settings import RuntimeSettings
 
 
@@ -109,12 +110,22 @@ class Session:
         ca_file = self.settings["ca_file"]
         return RegistrySettings(
             plain_http=plain_http,
+            signatures=self.signature_policy(),
             ca_file=Path(ca_file).expanduser() if ca_file else None,
             proxies=proxies,
             no_proxy=tuple(
                 filter(None, (self._read_either_case("NO_PROXY") or "").replace(" ", "").split(","))
             ),
         )
+
+    def signature_policy(self) -> SignaturePolicy:
+        """Which models must be signed, and by whom.
+
+        Raises: BadPolicy, and what `read_signature_policy` raises.
+        """
+        from .policy import read_signature_policy
+
+        return read_signature_policy(self.settings)
 
     def credential_files(self) -> CredentialFiles:
         """The files in which Docker and Podman keep credentials; a login is written to the first."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..oci.attachment_tag import is_attachment_tag
+from ..oci.attachment_tag import forget_attachments, is_attachment_tag
 from .exit_code import ExitCode
 from .human import format_ago, format_size
 from .output import print_json, print_rows
@@ -202,9 +202,10 @@ def remove(
             store.find(reference)  # all or nothing: a name that is missing leaves the others alone
     for name, reference in zip(models, references, strict=True):
         try:
-            store.untag(store.find(reference).reference)
+            gone = store.untag(store.find(reference).reference)
         except ModelNotFound:
             continue
+        forget_attachments(store, gone.reference, gone.descriptor.digest)
         print(f"deleted '{name}'")
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlencode
 
-from .attachment_tag import attachment_tag, is_attachment_tag
+from .attachment_tag import attachment_tag, is_attached
 from .blob_upload import BlobUpload
 from .canonical import MAX_DOCUMENT_SIZE
 from .descriptor import Descriptor
@@ -76,7 +76,7 @@ class StoreAttachments:
 
     def any(self, digest: Digest) -> bool:
         """Whether anything is attached to a manifest."""
-        return any(_is_attached(tagged.reference, self.reference, digest) for tagged in self.store.tags())
+        return any(is_attached(tagged.reference, self.reference, digest) for tagged in self.store.tags())
 
     def find(self, tag: str) -> Manifest | Index | None:
         try:
@@ -187,25 +187,6 @@ class RegistryAttachments:
             if Origin.of(target) == origin and target != url:
                 return target
         raise RegistryError(origin.netloc, doing, "the next page is elsewhere, or the same again")
-
-
-def forget_attachments(store: Store, reference: Reference, digest: Digest) -> None:
-    """Untags what is attached to a manifest that has no tag of its own left in its repository."""
-    name = reference.name.lower()
-    tags = [tagged for tagged in store.tags() if tagged.reference.name.lower() == name]
-    if any(tagged.descriptor.digest == digest for tagged in tags):
-        return
-    for tagged in tags:
-        if _is_attached(tagged.reference, reference, digest):
-            with contextlib.suppress(ModelNotFound):
-                store.untag(tagged.reference)
-
-
-def _is_attached(tagged: Reference, reference: Reference, digest: Digest) -> bool:
-    """Whether a tag is one of those beside a manifest of the reference's repository."""
-    tag = tagged.tag or ""
-    same = tagged.name.lower() == reference.name.lower()
-    return same and is_attachment_tag(tag) and tag.startswith(attachment_tag(digest))
 
 
 def _tagged(reference: Reference, tag: str) -> Reference:

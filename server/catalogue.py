@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..modelfile.errors import LadingError
-from ..oci.attachment_tag import is_attachment_tag
+from ..oci.attachment_tag import forget_attachments, is_attachment_tag
 from ..oci.digest import Digest
 from ..oci.gguf import GgufArray, GgufHeader, Value, read_array, read_header
 from ..oci.model import Model, read_model
@@ -129,7 +129,8 @@ class Catalogue:
 
     def delete(self, name: str) -> None:
         """Forget a name and free what nothing else needs. Raises: BadReference, ModelNotFound."""
-        self._store.untag(self.find(name).reference)
+        gone = self._store.untag(self.find(name).reference)
+        forget_attachments(self._store, gone.reference, gone.descriptor.digest)
         try:
             self._store.gc(policy=SweepPolicy(grace_s=UPLOAD_GRACE_S))
         except LadingError as error:  # the name is gone, as was asked; `lading gc` can free the rest

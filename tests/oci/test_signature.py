@@ -20,8 +20,8 @@ from registry_server import INSTALLED, WHY_NOT, running_registry
 from store_models import put_model
 
 from lading.modelfile.errors import LadingError
-from lading.oci.attachment_tag import attachment_tag, is_attachment_tag
-from lading.oci.attachments import RegistryAttachments, StoreAttachments, forget_attachments
+from lading.oci.attachment_tag import attachment_tag, forget_attachments, is_attachment_tag
+from lading.oci.attachments import RegistryAttachments, StoreAttachments
 from lading.oci.descriptor import Descriptor
 from lading.oci.digest import Digest
 from lading.oci.manifest import Index, Manifest
@@ -308,7 +308,8 @@ SIGNED_NONSENSE = {
     b'"image":{"docker-manifest-digest":"D"},"type":"x"}}',
     "no digest": b'{"critical":{"identity":{"docker-reference":"x"},"image":{},'
     b'"type":"cosign container image signature"}}',
-    "numbers": b'{"critical":{"identity":{"docker-reference":1},"image":{"docker-manifest-digest":2},"type":3}}',
+    "numbers": b'{"critical":{"identity":{"docker-reference":1},'
+    b'"image":{"docker-manifest-digest":2},"type":3}}',
     "a list": b"[]",
     "no JSON": b"hello",
     "not UTF-8": b"\xff",

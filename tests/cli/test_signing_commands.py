@@ -1,0 +1,153 @@
+"""Keys, signatures and the policy as typed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from command import TINY_CHAT, Lading
+from registry_server import INSTALLED, WHY_NOT, RunningRegistry, running_registry
+
+PASSWORD = "a secret of ours"
+
+
+@pytest.fixture
+def lading(tmp_path: Path) -> Lading:
+    return Lading(tmp_path / "home", {"LADING_KEY_PASSWORD": PASSWORD})
+
+
+@pytest.fixture
+def signer(lading: Lading) -> Lading:
+    lading.ok("key", "generate")
+    lading.ok("create", "chat", "-f", "-", "-q", stdin=f"FROM {TINY_CHAT}\n")
+    return lading
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[RunningRegistry]:
+    if not INSTALLED:
+        pytest.skip(WHY_NOT)
+    with running_registry(tmp_path / "registry") as running:
+        yield running
+
+
+def test_keys_are_made_once(lading: Lading, tmp_path: Path) -> None:
+    out = lading.ok("key", "generate", "team", "--kind", "ed25519")
+    assert out.startswith("SHA256:") and "team.pub" in out
+    private = tmp_path / "team.key"
+    assert private.stat().st_mode & 0o777 == 0o600
+    before = private.read_bytes()
+    assert before.startswith(b"-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\n")
+    assert "is there already" in lading.fails(1, "key", "generate", "team")
+    assert private.read_bytes() == before
+    subprocess.run(["openssl", "pkey", "-pubin", "-in", "team.pub", "-noout"], cwd=tmp_path, check=True)
+    assert "expected ecdsa" in lading.fails(2, "key", "generate", "x", "--kind", "dsa")
+    assert not (tmp_path / "x.key").exists()
+
+
+def test_a_password_is_needed_and_never_shown(signer: Lading) -> None:
+    nobody = replace(signer, environ={})
+    assert "LADING_KEY_PASSWORD" in nobody.fails(2, "key", "generate", "other")
+    assert "LADING_KEY_PASSWORD" in nobody.fails(2, "sign", "chat", "--key", "lading.key")
+    wrong = replace(signer, environ={"LADING_KEY_PASSWORD": "wr0ng"})
+    error = wrong.fails(1, "sign", "chat", "--key", "lading.key")
+    assert "password is missing or wrong" in error and "wr0ng" not in error
+    cosign = replace(signer, environ={"COSIGN_PASSWORD": PASSWORD})
+    assert cosign.ok("sign", "chat", "--key", "lading.key").startswith("chat:latest@sha256:")
+
+
+def test_sign_and_verify(signer: Lading) -> None:
+    assert "it is not signed" in signer.fails(1, "verify", "chat", "--key", "lading.pub")
+    done = signer.run("verify", "chat", "--key", "lading.pub", "--format", "json")
+    assert done.code == 1 and done.json()["verified"] is False
+    line = signer.ok("sign", "chat", "--key", "lading.key")
+    assert signer.ok("verify", "chat", "--key", "lading.pub") == line
+    assert "signed it already" in signer.run("sign", "chat", "--key", "lading.key").err
+    report = json.loads(signer.ok("verify", "chat", "-k", "lading.pub", "--format", "json"))
+    assert report["verified"] is True
+    assert [row["form"] for row in report["signatures"]] == ["cosign tag", "sigstore bundle"]
+    signer.ok("key", "generate", "other")
+    assert "not by a key" in signer.fails(1, "verify", "chat", "--key", "other.pub")
+    assert signer.ok("verify", "chat", "-k", "other.pub", "-k", "lading.pub") == line
+    assert "by which key" in signer.fails(2, "verify", "chat")
+    assert "no file at" in signer.fails(3, "verify", "chat", "--key", "none.pub")
+    assert "no public key" in signer.fails(1, "verify", "chat", "--key", "lading.key")
+    assert "not for" in signer.fails(1, "verify", "chat", "-k", "lading.pub", "--identity", "team/chat")
+    assert signer.ok("verify", "chat", "-k", "lading.pub", "--identity", "chat") == line
+
+
+def test_signatures_are_no_models_and_go_with_theirs(signer: Lading) -> None:
+    signer.ok("sign", "chat", "--key", "lading.key")
+    assert signer.ok("ls", "-q") == "chat:latest\n"
+    signer.ok("cp", "chat", "chat:old")
+    signer.ok("rm", "chat")
+    signer.ok("verify", "chat:old", "--key", "lading.pub")
+    signer.ok("rm", "chat:old")
+    assert json.loads((signer.home / "index.json").read_text("utf-8"))["manifests"] == []
+
+
+def test_a_damaged_model_is_not_verified(signer: Lading) -> None:
+    digest = signer.ok("sign", "chat", "--key", "lading.key").strip().rpartition(":")[2]
+    manifest = json.loads((signer.home / "blobs" / "sha256" / digest).read_text("utf-8"))
+    blob = signer.home / "blobs" / "sha256" / manifest["layers"][0]["digest"].removeprefix("sha256:")
+    blob.chmod(0o600)
+    data = bytearray(blob.read_bytes())
+    data[-1] ^= 1
+    blob.write_bytes(data)
+    assert "missing or damaged" in signer.fails(1, "verify", "chat", "--key", "lading.pub")
+
+
+def test_push_pull_and_the_policy(signer: Lading, registry: RunningRegistry, tmp_path: Path) -> None:
+    name = f"{registry.host}/team/chat:v1"
+    signer.ok("cp", "chat", name)
+    signer.ok("push", name, "-q")
+    policy = tmp_path / "policy" / "policy.toml"
+    policy.parent.mkdir()
+    rule = f'[[rule]]\nprefix = "{registry.host}/team"\nsignatures = "%s"\nkeys = ["lading.pub"]\n'
+    policy.write_text(rule % "require", "utf-8")
+    (policy.parent / "lading.pub").write_bytes((tmp_path / "lading.pub").read_bytes())
+    user = Lading(tmp_path / "user-home", {"LADING_POLICY": str(policy)})
+
+    error = user.fails(1, "pull", name)
+    assert "it is not signed" in error and "policy requires" in error
+    assert user.ok("ls", "-q") == ""
+    policy.write_text(rule % "warn", "utf-8")
+    assert "warning: verifying" in user.run("pull", name).err
+    policy.write_text(rule % "require", "utf-8")
+
+    line = signer.ok("sign", name, "--key", "lading.key", "--push")
+    assert signer.ok("verify", name, "--key", "lading.pub", "--remote") == line
+    assert user.ok("pull", name) == line
+    assert user.ok("verify", name) == line  # offline, with the policy's keys
+    assert user.ok("verify", name, "--remote", "-q") == line
+    assert sorted(json.loads(user.ok("tags", name, "--format", "json")), key=str)
+
+    policy.write_text(rule % "requires", "utf-8")
+    assert "require, warn or off" in user.fails(1, "pull", name)
+    policy.unlink()
+    assert "no file at" in user.fails(3, "pull", name)
+
+
+def test_signing_what_is_only_at_the_registry(
+    signer: Lading, registry: RunningRegistry, tmp_path: Path
+) -> None:
+    name = f"{registry.host}/team/chat:v1"
+    assert "does not have the model" in _not_pushed(signer, name)
+    signer.ok("push", name, "-q")
+    signer.ok("rm", name)
+    stranger = Lading(tmp_path / "user-home")
+    assert "it is not signed" in stranger.fails(1, "verify", name, "-k", "lading.pub", "--remote")
+    line = signer.ok("sign", name, "--key", "lading.key", "--remote")
+    assert stranger.ok("verify", name, "-k", "lading.pub", "--remote", "--identity", name) == line
+    stranger.ok("pull", name, "-q")
+    error = stranger.fails(1, "verify", name, "-k", "lading.pub")
+    assert "--remote" in error  # without a policy, a pull leaves signatures where they are
+
+
+def _not_pushed(signer: Lading, name: str) -> str:
+    signer.ok("cp", "chat", name)
+    return signer.fails(1, "sign", name, "--key", "lading.key", "--push")
