@@ -71,7 +71,9 @@ def load(
     reference = session.reference(name) if name else None
     with _opened(source) as file, show_progress(quiet=quiet) as progress:
         try:
-            report = load_models(session.store(), file, name=reference, progress=progress)
+            report = load_models(
+                session.store(), file, policy=session.signature_policy(), name=reference, progress=progress
+            )
         except OSError as error:
             raise InputError(f"reading the archive: {error.strerror or error}") from error
     for tagged in report.tagged:

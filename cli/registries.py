@@ -30,7 +30,7 @@ def pull(
     place = LayoutPlace.parse(model)
     if place is not None:
         with show_progress(quiet=quiet) as progress:
-            tagged = pull_from(session.store(), place, progress=progress)
+            tagged = pull_from(session.store(), place, policy=session.signature_policy(), progress=progress)
         print(f"{session.display(tagged.reference)}@{tagged.descriptor.digest}")
         return
     reference = session.reference(model)

@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from .archive_reader import ArchiveReader, BadArchive, Member
+from .attachment_tag import attachment_tag, is_attachment_tag
+from .attachments import StoreAttachments
 from .blob import REPAIR_HINT
 from .canonical import MAX_DOCUMENT_SIZE, canonical_json, strict_json
 from .descriptor import Descriptor
@@ -25,12 +27,13 @@ from .digest import HEX_LENGTHS, Digest, new_hasher
 from .errors import BadDigest, BadJson, BlobNotFound, DigestMismatch, quoted
 from .graph import Unreadable, walk
 from .hashing import BackgroundHasher, iter_chunks
-from .image_layout import IMAGE_NAME, model_manifest, pinned, reference_of
+from .image_layout import IMAGE_NAME, carry_signatures, model_manifest, pinned, reference_of
 from .index import TaggedManifest
 from .manifest import Index, Manifest
-from .media_type import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX, OCTET_STREAM, REF_NAME
+from .media_type import INDEX_TYPES, MANIFEST_TYPES, OCTET_STREAM, REF_NAME
 from .progress import Progress, ProgressSink, ignore_progress
 from .reference import Reference
+from .signature_policy import SignaturePolicy
 from .store import Store
 
 MAX_OTHER = 16 << 20
@@ -63,7 +66,7 @@ class Packed:
 
 @contextmanager
 def packing(store: Store, references: Sequence[Reference]) -> Iterator[Packed]:
-    """The models of these names, which stay in the store until the block ends.
+    """The models of these names, with their signatures, which stay in the store until the block ends.
 
     Raises: ModelNotFound, BlobNotFound where a model is incomplete, BadManifest, DigestMismatch.
     """
@@ -71,24 +74,36 @@ def packing(store: Store, references: Sequence[Reference]) -> Iterator[Packed]:
         entries: dict[str, Descriptor] = {}
         blobs: dict[Digest, Descriptor] = {}
         for reference in references:
-            tagged = store.find(reference)
-            name = str(tagged.reference)
-            annotations = {REF_NAME: name, IMAGE_NAME: name}
-            entries[name] = replace(tagged.descriptor, annotations=annotations)
-            try:
-                for needed in walk(store.layout, tagged.descriptor):
-                    blobs[needed.digest] = needed
-            except Unreadable as error:
-                raise error.cause from error
+            model = store.find(reference)
+            for tagged in (model, *_attached(store, model)):
+                name = str(tagged.reference)
+                annotations = {REF_NAME: name, IMAGE_NAME: name}
+                entries[name] = replace(tagged.descriptor, annotations=annotations)
+                blobs.update((needed.digest, needed) for needed in _parts(store, tagged.descriptor))
         for blob in blobs.values():
             if not store.has(blob.digest, blob.size):
                 raise BlobNotFound(str(blob.digest))
-        index = {
-            "schemaVersion": 2,
-            "mediaType": OCI_INDEX,
-            "manifests": [entry.to_json() for _, entry in sorted(entries.items())],
-        }
-        yield Packed(canonical_json(index), tuple(blobs[digest] for digest in sorted(blobs)))
+        index = Index.build(manifests=[entry for _, entry in sorted(entries.items())])
+        yield Packed(index.raw, tuple(blobs[digest] for digest in sorted(blobs)))
+
+
+def _attached(store: Store, model: TaggedManifest) -> list[TaggedManifest]:
+    """The tags of what is attached to a model, such as its signatures."""
+    prefix, name = attachment_tag(model.descriptor.digest), model.reference.name.lower()
+    return [
+        tagged
+        for tagged in store.tags()
+        if is_attachment_tag(tagged.reference.tag)
+        and str(tagged.reference.tag).startswith(prefix)
+        and tagged.reference.name.lower() == name
+    ]
+
+
+def _parts(store: Store, descriptor: Descriptor) -> list[Descriptor]:
+    try:
+        return list(walk(store.layout, descriptor))
+    except Unreadable as error:
+        raise error.cause from error
 
 
 def save(store: Store, packed: Packed, out: BinaryIO, *, progress: ProgressSink = ignore_progress) -> None:
@@ -150,24 +165,69 @@ def load(
     store: Store,
     file: BinaryIO,
     *,
+    policy: SignaturePolicy,
     name: Reference | None = None,
     progress: ProgressSink = ignore_progress,
 ) -> LoadReport:
     """Takes the models of an archive into the store, and tags them with the names that it gives them; with
-    ``name`` the only one in it, whatever that is called.
+    ``name`` the only one in it, whatever that is called. Signatures that it has of them come along.
 
     On failure every tag is as before.
 
-    Raises: BadArchive; DigestMismatch, SizeMismatch where content is not what its name says; BadManifest;
-        DiskFull and what else the store raises; OSError from ``file``.
+    Raises: BadArchive; DigestMismatch, SizeMismatch where content is not what its name says; NotSigned,
+        SignatureInvalid where ``policy`` requires a signature; BadManifest; DiskFull and what else the
+        store raises; OSError from ``file``.
     """
     with store.lease():
         index = _take_in(store, ArchiveReader(file), progress)
         names, unnamed = _names(index, name)
-        found = {reference: _manifest(store, reference, entry) for reference, entry in names.items()}
-        tagged = tuple(store.tag(pinned(name, model), model.descriptor) for name, model in found.items())
+        found: list[tuple[_Brought, Manifest]] = []
+        for reference, entry in names.items():
+            manifest = _manifest(store, reference, entry)
+            brought = _Brought(store, reference, _attachments_in(index, entry))
+            policy.check(brought, reference, (manifest, store.read_manifest(entry)), progress)
+            found.append((brought, manifest))
+        tagged = []
+        for brought, manifest in found:
+            tagged.append(store.tag(pinned(brought.reference, manifest), manifest.descriptor))
+            carry_signatures(brought, store, tagged[-1])
     progress(Progress("success"))
-    return LoadReport(tagged, unnamed)
+    return LoadReport(tuple(tagged), unnamed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Brought(StoreAttachments):
+    """What an archive has attached to a model, by tag. All its bytes are in the store, but nothing of it is
+    tagged there."""
+
+    brought: Mapping[str, Descriptor]
+
+    def any(self, digest: Digest) -> bool:
+        return any(tag.startswith(attachment_tag(digest)) for tag in self.brought)
+
+    def find(self, tag: str) -> Manifest | Index | None:
+        descriptor = self.brought.get(tag)
+        try:
+            return self.store.read_manifest(descriptor) if descriptor is not None else None
+        except BlobNotFound:
+            return None
+
+
+def _attachments_in(index: Index, entry: Descriptor) -> dict[str, Descriptor]:
+    """What the archive has attached to the model of an entry: in the repository of that name."""
+    model = reference_of(entry)
+    found: dict[str, Descriptor] = {}
+    for other in index.manifests:
+        reference = reference_of(other)
+        if (
+            model is not None
+            and reference is not None
+            and reference.tag is not None
+            and is_attachment_tag(reference.tag)
+            and reference.name.lower() == model.name.lower()
+        ):
+            found[reference.tag] = other
+    return found
 
 
 def _take_in(store: Store, reader: ArchiveReader, progress: ProgressSink) -> Index:
@@ -227,7 +287,11 @@ def _require_version(data: bytes) -> None:
 
 def _names(index: Index, name: Reference | None) -> tuple[Mapping[Reference, Descriptor], int]:
     """What is to be tagged how, and how many manifests have no name. Raises: BadArchive."""
-    entries = [entry for entry in index.manifests if entry.media_type in MANIFEST_TYPES | INDEX_TYPES]
+    entries = [
+        entry
+        for entry in index.manifests
+        if entry.media_type in MANIFEST_TYPES | INDEX_TYPES and not _is_attachment(entry)
+    ]
     if not entries:
         raise BadArchive("there is no model in it")
     if name is not None:
@@ -247,6 +311,11 @@ def _names(index: Index, name: Reference | None) -> tuple[Mapping[Reference, Des
     if not found:
         raise BadArchive("the model in it has no name", hint="lading load --name NAME gives it one")
     return found, sum(reference_of(entry) is None for entry in entries)
+
+
+def _is_attachment(entry: Descriptor) -> bool:
+    reference = reference_of(entry)
+    return reference is not None and is_attachment_tag(reference.tag)
 
 
 def _manifest(store: Store, reference: Reference, entry: Descriptor) -> Manifest:

@@ -25,7 +25,7 @@ BLOCK = 512
 MAX_MEMBERS = 100_000
 MAX_EXTENSION = 64 << 10
 """Bytes of an extended header or a long name. Real ones have a few hundred."""
-MAX_NAME = 1024
+MAX_NAME = 256
 MAX_PADDING = 16 << 20
 """Bytes of zeros behind the end: writers fill up to whole records, which are at most a few MiB."""
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..modelfile.errors import InputError, NotFoundError
+from .attachment_tag import is_attachment_tag
+from .attachments import StoreAttachments
 from .descriptor import Descriptor
 from .digest import Digest
 from .errors import BadManifest, BadReference, BlobNotFound, DigestMismatch, NotAStore, SizeMismatch, quoted
@@ -26,6 +28,7 @@ from .media_type import INDEX_TYPES, MANIFEST_TYPES, REF_NAME
 from .model import MAX_CONFIG_SIZE
 from .progress import Progress, ProgressSink, ignore_progress
 from .reference import Reference
+from .signature_policy import SignaturePolicy
 from .store import Store
 
 PREFIX = "oci:"
@@ -61,22 +64,31 @@ class LayoutPlace:
 
 
 def pull_from(
-    store: Store, place: LayoutPlace, *, progress: ProgressSink = ignore_progress
+    store: Store,
+    place: LayoutPlace,
+    *,
+    policy: SignaturePolicy,
+    progress: ProgressSink = ignore_progress,
 ) -> TaggedManifest:
-    """Brings a model from an image layout into the store, under the name that it has there.
+    """Brings a model from an image layout into the store, under the name that it has there, and with the
+    signatures that it has there.
 
     On failure the store's tags are as before.
 
     Raises: NotFoundError where there is no layout, or no such model in it; InputError where it is not clear
-        which is meant; BadManifest, BlobNotFound, DigestMismatch, SizeMismatch, and what the store raises.
+        which is meant; NotSigned, SignatureInvalid where ``policy`` requires a signature; BadManifest,
+        BlobNotFound, DigestMismatch, SizeMismatch, and what the store raises.
     """
     source = _open(place.folder)
     progress(Progress("reading the layout"))
     reference, entry = _find(source, place)
     with store.lease():
         manifest = model_manifest(source, reference, entry)
+        attached = StoreAttachments(source, reference)
+        policy.check(attached, reference, (manifest, source.read_manifest(entry)), progress)
         _copy(source, store, manifest, progress)
         tagged = store.tag(pinned(reference, manifest), store.put_manifest(manifest))
+        carry_signatures(attached, store, tagged)
     progress(Progress("success"))
     return tagged
 
@@ -85,7 +97,7 @@ def push_to(
     store: Store, reference: Reference, place: LayoutPlace, *, progress: ProgressSink = ignore_progress
 ) -> TaggedManifest:
     """Brings a model of the store into an image layout, which is created where there is none, under its own
-    name or that of ``place``.
+    name or that of ``place``. Signatures that the store has of it go along.
 
     On failure the layout's tags are as before.
 
@@ -100,8 +112,17 @@ def push_to(
             _copy(store, target, manifest, progress)
             kept = name or store.find(reference).reference
             tagged = target.tag(kept, target.put_manifest(manifest))
+            carry_signatures(StoreAttachments(store, reference), target, tagged)
     progress(Progress("success"))
     return tagged
+
+
+def carry_signatures(source: StoreAttachments, target: Store, tagged: TaggedManifest) -> None:
+    """Adds to the target what signatures the source has of a manifest."""
+    if source.any(tagged.descriptor.digest):
+        from .signature import copy_signatures  # brings cryptography, which most models need not
+
+        copy_signatures(source, StoreAttachments(target, tagged.reference), tagged.descriptor.digest)
 
 
 def reference_of(entry: Descriptor) -> Reference | None:
@@ -151,6 +172,7 @@ def _find(source: Store, place: LayoutPlace) -> tuple[Reference, Descriptor]:
     """The entry that is meant, and its name."""
     tags = TagIndex(source.layout).read()
     entries = [entry for entry in tags.entries if entry.descriptor.media_type in MANIFEST_TYPES | INDEX_TYPES]
+    entries = [entry for entry in entries if not _is_attachment(_name_of(entry))]
     named = [(name, entry.descriptor) for entry in entries if (name := _name_of(entry)) is not None]
     if place.name is not None:
         wanted = Reference.parse(place.name)
@@ -171,6 +193,10 @@ def _find(source: Store, place: LayoutPlace) -> tuple[Reference, Descriptor]:
 
 def _name_of(entry: Entry) -> Reference | None:
     return reference_of(entry.descriptor) or entry.reference
+
+
+def _is_attachment(name: Reference | None) -> bool:
+    return name is not None and is_attachment_tag(name.tag)
 
 
 def _choice(named: list[tuple[Reference, Descriptor]]) -> str:

@@ -140,6 +140,24 @@ def test_ctrl_c_leaves_no_file(user: Lading, tmp_path: Path, delay_s: float) -> 
     )
 
 
+@pytest.mark.parametrize("delay_s", [0.3, 0.45, 0.6])
+def test_a_load_that_was_killed(user: Lading, friend: Lading, tmp_path: Path, delay_s: float) -> None:
+    (tmp_path / "big.bin").write_bytes(os.urandom(1 << 20) * 100)
+    (tmp_path / "Modelfile").write_text(f"FROM {TINY_CHAT}\nCOPY big.bin docs/big.bin\n", "utf-8")
+    user.ok("create", "big", "-f", tmp_path / "Modelfile", "-q")
+    user.ok("save", "big", "-q", "-o", tmp_path / "big.tar")
+    process = subprocess.Popen([LADING, "load", "-q", "-i", tmp_path / "big.tar"], env=friend.environment)
+    time.sleep(delay_s)
+    process.kill()
+    process.wait()
+    assert friend.ok("ls", "-q") in ("", "big:latest\n")
+    assert friend.ok("fsck", "-q").strip().endswith("0 problems")
+    friend.ok("load", "-q", "-i", tmp_path / "big.tar")
+    assert friend.ok("fsck", "-q").strip().endswith("0 problems")
+    friend.ok("gc", "--all")
+    assert not list((friend.home / "ingest").iterdir())
+
+
 def test_layouts_in_folders(user: Lading, friend: Lading, tmp_path: Path) -> None:
     pushed = user.ok("push", "pirate", f"oci:{tmp_path}/disk", "-q")
     full = "registry.ollama.ai/library/pirate:latest"

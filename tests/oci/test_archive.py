@@ -6,26 +6,34 @@ import gzip
 import hashlib
 import io
 import json
+import random
 import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from store_models import CONFIG_TYPE, describe, make_manifest, put_model
 
 from lading.modelfile.errors import LadingError
+from lading.oci import archive as archives
 from lading.oci import archive_reader
-from lading.oci.archive import load, packing, save
+from lading.oci.archive import LoadReport, packing, save
 from lading.oci.archive_reader import ArchiveReader, BadArchive
+from lading.oci.attachments import StoreAttachments
 from lading.oci.canonical import canonical_json
+from lading.oci.digest import Digest
 from lading.oci.errors import BadManifest, DigestMismatch, DiskFull, ModelNotFound
 from lading.oci.image_layout import IMAGE_NAME
 from lading.oci.manifest import Index, Manifest
 from lading.oci.media_type import REF_NAME
 from lading.oci.reference import Reference
+from lading.oci.signature import sign, verify
+from lading.oci.signature_errors import NotSigned, SignatureInvalid
+from lading.oci.signature_policy import Mode, Rule, SignaturePolicy
+from lading.oci.signing_key import SigningKey
 from lading.oci.store import Store
 
 needs_skopeo = pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
@@ -37,6 +45,11 @@ NAME = "hf.co/team/model:q4"
 @pytest.fixture
 def other(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "other")
+
+
+def load(store: Store, file: BinaryIO, *, name: Reference | None = None) -> LoadReport:
+    """Where nothing needs to be signed."""
+    return archives.load(store, file, policy=SignaturePolicy(), name=name)
 
 
 def saved(store: Store, *names: str) -> bytes:
@@ -364,6 +377,34 @@ def test_cut_at_every_block(other: Store) -> None:
     assert other.tags() == []
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_damage_anywhere_is_an_error_of_ours_or_none_that_matters(other: Store, seed: int) -> None:
+    """Bytes and blocks changed, left out and put in. What still loads is what was meant."""
+    chance = random.Random(seed)
+    manifest, blobs = make_manifest(b"small", config=b'{"small":1}')
+    parts = [member(f"blobs/sha256/{describe(blob).digest.hex}", blob) for blob in (manifest.raw, *blobs)]
+    good = archive(GOOD[0], member("index.json", index(manifest)), records(("mtime", "1")), *parts).getvalue()
+    for _ in range(150):
+        data = bytearray(good)
+        kind, at = chance.randrange(4), chance.randrange(len(good))
+        block = at // 512 * 512
+        if kind == 0:
+            data[at] = chance.randrange(256)
+        elif kind == 1:
+            del data[block : block + 512]
+        elif kind == 2:
+            data[block:block] = data[chance.randrange(len(good)) // 512 * 512 :][:512]
+        else:
+            data = bytearray(patched(good[block : block + 512], chance.randrange(500), chance.randbytes(12)))
+            data = bytearray(good[:block]) + data[:512] + bytearray(good[block + 512 :])
+        try:
+            load(other, io.BytesIO(data))
+        except LadingError:
+            continue
+        assert {tag.descriptor.digest for tag in other.tags()} == {manifest.digest}
+    assert other.fsck().clean
+
+
 # Saving
 
 
@@ -382,6 +423,49 @@ def test_a_damaged_model_is_not_saved(store: Store) -> None:
         file.write(b"!")
     with pytest.raises(DigestMismatch, match="verifying"):
         saved(store, "m")
+
+
+# Signatures
+
+KEY = SigningKey.generate()
+
+
+def required(prefix: str, key: SigningKey = KEY) -> SignaturePolicy:
+    return SignaturePolicy((Rule(prefix=prefix, mode=Mode.REQUIRE, keys=(key.public,)),))
+
+
+def signed(store: Store, name: str, *layers: bytes) -> Digest:
+    tagged = put_model(store, name, *layers)
+    sign(StoreAttachments(store, tagged.reference), tagged.descriptor, KEY, identity=tagged.reference.name)
+    return tagged.descriptor.digest
+
+
+@pytest.mark.parametrize("name", [None, "elsewhere/renamed:v2"], ids=["same", "renamed"])
+def test_signatures_come_along(store: Store, other: Store, name: str | None) -> None:
+    digest = signed(store, NAME, WEIGHTS)
+    new = Reference.parse(name) if name else None
+    policy = required("hf.co/team" if name is None else "registry.ollama.ai/elsewhere")
+    report = archives.load(other, io.BytesIO(saved(store, NAME)), policy=policy, name=new)
+    assert [tag.reference for tag in report.tagged] == [new or Reference.parse(NAME)]
+    assert verify(StoreAttachments(other, report.tagged[0].reference), digest, [KEY.public])
+    assert other.fsck().clean
+    if name is None:
+        assert saved(other, NAME) == saved(store, NAME)
+
+
+@pytest.mark.parametrize("kind", ["unsigned", "another's key", "another's signature"])
+def test_what_the_policy_does_not_let_in(store: Store, other: Store, kind: str) -> None:
+    key = SigningKey.generate() if kind == "another's key" else KEY
+    if kind == "unsigned":
+        put_model(store, NAME, WEIGHTS)
+    else:
+        signed(store, NAME, WEIGHTS)
+    if kind == "another's signature":
+        store.tag(Reference.parse(NAME), put_model(store, "x", b"other").descriptor)
+    with pytest.raises((NotSigned, SignatureInvalid)):
+        archives.load(other, io.BytesIO(saved(store, NAME)), policy=required("hf.co/team", key))
+    assert other.tags() == []
+    archives.load(other, io.BytesIO(saved(store, NAME)), policy=required("hf.co/teamwork", key))
 
 
 # Others

@@ -11,14 +11,26 @@ import pytest
 from store_models import describe, put_model
 
 from lading.modelfile.errors import InputError, LadingError, NotFoundError
+from lading.oci import image_layout
+from lading.oci.attachments import StoreAttachments
 from lading.oci.errors import BlobNotFound, DigestMismatch, ModelNotFound, NotAStore, SizeMismatch
-from lading.oci.image_layout import LayoutPlace, pull_from, push_to
+from lading.oci.image_layout import LayoutPlace, push_to
+from lading.oci.index import TaggedManifest
 from lading.oci.reference import Reference
+from lading.oci.signature import sign, verify
+from lading.oci.signature_errors import NotSigned
+from lading.oci.signature_policy import Mode, Rule, SignaturePolicy
+from lading.oci.signing_key import SigningKey
 from lading.oci.store import Store
 
 needs_skopeo = pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
 WEIGHTS = bytes(range(256)) * 50_000
 NAME = "hf.co/team/model:q4"
+
+
+def pull_from(store: Store, place: LayoutPlace) -> TaggedManifest:
+    """Where nothing needs to be signed."""
+    return image_layout.pull_from(store, place, policy=SignaturePolicy())
 
 
 @pytest.fixture
@@ -153,6 +165,21 @@ def test_folders_that_are_none(store: Store, tmp_path: Path) -> None:
         push_to(store, Reference.parse("missing"), LayoutPlace(tmp_path / "new"))
     assert [path.name for path in full.iterdir()] == ["thesis.txt"]
     assert not (tmp_path / "new").exists() and not (tmp_path / "missing").exists()
+
+
+def test_signatures_go_along_and_count(store: Store, other: Store, folder: Path) -> None:
+    key = SigningKey.generate()
+    tagged = put_model(store, NAME, WEIGHTS)
+    policy = SignaturePolicy((Rule(prefix="hf.co/team", mode=Mode.REQUIRE, keys=(key.public,)),))
+    push_to(store, tagged.reference, LayoutPlace(folder))
+    with pytest.raises(NotSigned):
+        image_layout.pull_from(other, LayoutPlace(folder), policy=policy)
+    assert other.tags() == [] and not other.has(describe(WEIGHTS).digest)
+    sign(StoreAttachments(store, tagged.reference), tagged.descriptor, key, identity=tagged.reference.name)
+    push_to(store, tagged.reference, LayoutPlace(folder))
+    image_layout.pull_from(other, LayoutPlace(folder), policy=policy)
+    assert verify(StoreAttachments(other, tagged.reference), tagged.descriptor.digest, [key.public])
+    assert other.fsck().clean and Store.open(folder).fsck().clean
 
 
 def skopeo(*arguments: str) -> None:
