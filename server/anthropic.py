@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import AsyncIterator
 
 from falcon.asgi import Request, Response
 
-from ..runtime.inference import ChatRequest
+from ..runtime.inference import ChatRequest, InferenceEvent
 from ..runtime.protocol import Started, Usage
 from . import anthropic_schema as schema
-from .anthropic_encode import Head, message_events, problem_event, whole_message
+from .anthropic_encode import PING, Head, message_events, problem_event, whole_message
 from .anthropic_request import chat_request
 from .errors import asked_for
 from .guard import note, request_id
 from .json_body import read_request
+from .keep_alive_events import with_pings
 from .openai_chat import as_call
 from .openai_request import new_id
 from .services import Services
@@ -50,7 +52,11 @@ class Messages:
             id=new_id("msg").replace("-", "_"), model=request.model, stops=tuple(request.stop_sequences)
         )
         if request.stream:
-            encode = functools.partial(message_events, head=head, prompt=prompt[-1] if prompt else Usage())
+            counted = prompt[-1] if prompt else Usage()
+
+            def encode(events: AsyncIterator[InferenceEvent]) -> AsyncIterator[bytes]:
+                return with_pings(message_events(events, head=head, prompt=counted), PING)
+
             on_problem = functools.partial(problem_event, request_id=request_id(req.scope))
             resp.content_type, resp.stream = EVENT_STREAM, Body(opened, encode, on_problem)
             resp.cache_control = ["no-cache"]

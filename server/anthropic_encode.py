@@ -49,7 +49,7 @@ async def message_events(
 ) -> AsyncIterator[bytes]:
     """The server-sent events of an answer. ``prompt`` has the counters of the prompt."""
     yield _sse(schema.MessageStart(message=_message(head, [], (None, None), prompt)))
-    yield _sse(schema.Ping())
+    yield PING
     writer = _BlockWriter()
     async for event in events:
         if not isinstance(event, Done):
@@ -90,6 +90,13 @@ def anthropic_body(problem: Problem, request_id: str) -> dict[str, object]:
 def problem_event(problem: Problem, *, request_id: str) -> bytes:
     """The last event of a stream that failed."""
     return sse_event(anthropic_body(problem, request_id), event="error")
+
+
+def _sse(event: schema.Event) -> bytes:
+    return sse_event(event, event=str(event.__struct_config__.tag))
+
+
+PING = _sse(schema.Ping())
 
 
 class _BlockWriter:
@@ -190,7 +197,3 @@ def _usage(counters: Counters) -> schema.Usage:
         cache_read_input_tokens=counters.cached_tokens,
         output_tokens=counters.eval_tokens,
     )
-
-
-def _sse(event: schema.Event) -> bytes:
-    return sse_event(event, event=str(event.__struct_config__.tag))

@@ -105,8 +105,9 @@ async def _encoded(
     encode_problem: Callable[[Problem], bytes],
 ) -> AsyncGenerator[bytes, None]:
     """What is sent; a failure becomes the dialect's last line, for the status has gone out."""
+    chunks = encode(opened.events())
     try:
-        async for chunk in encode(opened.events()):
+        async for chunk in chunks:
             yield chunk
     except LadingError as error:
         problem = problem_of(error)
@@ -115,3 +116,6 @@ async def _encoded(
     except Exception:  # the HTTP boundary: nothing above could tell the client any more
         log.exception("a stream failed")
         yield encode_problem(INTERNAL)
+    finally:
+        if isinstance(chunks, AsyncGenerator):  # one that still waits for an event stops doing so
+            await chunks.aclose()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import anthropic
+import httpx
 import pytest
 from live_server import LiveServer
 
@@ -170,6 +172,33 @@ def test_limits_and_stop_sequences(client: anthropic.Anthropic) -> None:
     stopped = ask(client, COUNTING, stop_sequences=["never", "7"])
     assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", "7")
     assert "6" in text_of(stopped) and "7" not in text_of(stopped)
+
+
+@pytest.mark.parametrize("reads", [1, 4, 9], ids=lambda count: f"after {count} lines")
+def test_a_client_that_leaves_is_no_failure(server: LiveServer, reads: int) -> None:
+    before = len(server.log)
+    body = {
+        "model": "tiny",
+        "max_tokens": 900,
+        "stream": True,
+        "messages": [{"role": "user", "content": "Tell me a story."}],
+        "options": {"temperature": 2.0, "seed": reads},
+    }
+    with httpx.stream("POST", f"{server.url}/v1/messages", json=body, timeout=60) as answer:
+        lines = answer.iter_lines()
+        read = [next(lines) for _ in range(reads)]
+    assert read[0] == "event: message_start"
+    deadline = time.monotonic() + 10
+    while '"aborted": true' not in server.log[before:] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "Traceback" not in server.log[before:] and "a stream failed" not in server.log[before:]
+    assert ask_again(server) == "Paris"
+
+
+def ask_again(server: LiveServer) -> str:
+    body = {"model": "tiny", "max_tokens": 20, "messages": QUESTION, "system": "Answer in one word."}
+    answer = server.post("/v1/messages", body).json()
+    return str(answer["content"][0]["text"])
 
 
 def test_a_schema_binds_the_answer(client: anthropic.Anthropic) -> None:

@@ -1,0 +1,62 @@
+"""Signs of life in a stream that is silent for long."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from lading.server.keep_alive_events import with_pings
+
+
+async def chunks(*pauses: float, closed: list[bool] | None = None) -> AsyncGenerator[bytes, None]:
+    try:
+        for number, pause in enumerate(pauses):
+            await asyncio.sleep(pause)
+            yield b"%d" % number
+    finally:
+        if closed is not None:
+            closed.append(True)
+
+
+def collected(source: AsyncGenerator[bytes, None], silence_s: float) -> list[bytes]:
+    async def collect() -> list[bytes]:
+        return [chunk async for chunk in with_pings(source, b"ping", silence_s=silence_s)]
+
+    return asyncio.run(collect())
+
+
+def test_a_lively_stream_is_as_it_was() -> None:
+    assert collected(chunks(0, 0, 0), 5) == [b"0", b"1", b"2"]
+
+
+def test_silence_is_filled_and_nothing_is_lost() -> None:
+    got = collected(chunks(0, 0.5, 0), 0.1)
+    assert [chunk for chunk in got if chunk != b"ping"] == [b"0", b"1", b"2"]
+    assert got[1] == b"ping" and got.count(b"ping") >= 2
+
+
+def test_what_goes_wrong_is_passed_on() -> None:
+    async def broken() -> AsyncGenerator[bytes, None]:
+        yield b"0"
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        collected(broken(), 5)
+
+
+def test_leaving_in_the_middle_of_silence_ends_the_waiting() -> None:
+    closed: list[bool] = []
+
+    async def leave() -> None:
+        source = chunks(0, 60, closed=closed)
+        stream = with_pings(source, b"ping", silence_s=0.05)
+        async with contextlib.aclosing(stream):  # type: ignore[type-var]  # it is a generator
+            async for chunk in stream:
+                if chunk == b"ping":
+                    break
+
+    asyncio.run(asyncio.wait_for(leave(), 10))
+    assert closed == [True]
