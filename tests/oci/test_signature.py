@@ -8,26 +8,32 @@ import hashlib
 import json
 import shutil
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lading_registry import running_lading_registry
 from registry_server import INSTALLED, WHY_NOT, running_registry
+from scripted_registry import Reply, ScriptedRegistry, Seen, error, scripted_registry
+from store_models import make_manifest as make_model
 from store_models import put_model
 
 from lading.modelfile.errors import LadingError
 from lading.oci.attachment_tag import attachment_tag, forget_attachments, is_attachment_tag
-from lading.oci.attachments import RegistryAttachments, StoreAttachments
+from lading.oci.attachments import MAX_PAGES, RegistryAttachments, StoreAttachments
 from lading.oci.descriptor import Descriptor
 from lading.oci.digest import Digest
 from lading.oci.manifest import Index, Manifest
-from lading.oci.media_type import OCI_EMPTY
+from lading.oci.media_type import OCI_EMPTY, OCI_INDEX
 from lading.oci.reference import Reference
 from lading.oci.registry import RegistryClient
+from lading.oci.registry_errors import RegistryDenied
 from lading.oci.signature import MAX_SIGNATURES, Form, copy_signatures, sign, verify
 from lading.oci.signature_errors import NotSigned, SignatureInvalid
 from lading.oci.signing_key import KeyKind, SigningKey
@@ -180,10 +186,14 @@ def cosign_verifies_tag(url: str, digest: str, key: SigningKey, folder: Path) ->
 
 
 def cosign_verifies_bundle(url: str, digest: str, key: SigningKey, folder: Path) -> None:
-    """What cosign 3 does with a bundle at a registry without referrers API, done again."""
-    index = json.loads(
-        get(f"{url}/manifests/{digest.replace(':', '-')}", "application/vnd.oci.image.index.v1+json")
-    )
+    """What cosign 3 does with a bundle, done again."""
+    try:
+        index = json.loads(get(f"{url}/referrers/{digest}"))
+    except urllib.error.HTTPError as error:
+        assert error.code == 404
+        error.close()
+        tag = digest.replace(":", "-")
+        index = json.loads(get(f"{url}/manifests/{tag}", "application/vnd.oci.image.index.v1+json"))
     (entry,) = index["manifests"]
     assert entry["artifactType"] == "application/vnd.dev.sigstore.bundle.v0.3+json"
     assert entry["annotations"]["dev.sigstore.bundle.predicateType"] == "https://sigstore.dev/cosign/sign/v1"
@@ -446,3 +456,126 @@ def test_a_damaged_signature_blob(shelf: StoreAttachments) -> None:
     path.write_bytes(payload.replace(b"team", b"evil"))
     (good,) = verify(shelf, digest, [KEY.public])
     assert good.form is Form.BUNDLE
+
+
+# Registries that list referrers, and those that pretend to
+
+
+MODEL, MODEL_BLOBS = make_model(b"weights")
+REFERRERS = rf"/v2/team/m/referrers/{MODEL.digest}"
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedRegistry]:
+    with scripted_registry() as running:
+        running.add(MODEL, MODEL_BLOBS, "team/m:v1")
+        yield running
+
+
+@contextmanager
+def attachments_at(registry: ScriptedRegistry) -> Iterator[RegistryAttachments]:
+    reference = Reference.parse(f"{registry.host}/team/m:v1")
+    with RegistryClient() as client:
+        yield RegistryAttachments(client.repository(reference, writes=True), reference)
+
+
+def listing(*manifests: Manifest) -> Reply:
+    entries = [replace(manifest.descriptor, annotations=manifest.annotations) for manifest in manifests]
+    return Reply(200, {"Content-Type": OCI_INDEX}, Index.build(manifests=entries).raw)
+
+
+def bundle_of(key: SigningKey) -> tuple[Manifest, bytes]:
+    bundle = make_bundle(make_statement(MODEL.digest, SIGNATURE_PREDICATE, {}), key)
+    return make_referrer(
+        bundle, MODEL.descriptor, SIGNATURE_PREDICATE, datetime(2026, 1, 1, tzinfo=UTC)
+    ), bundle
+
+
+def test_a_registry_that_lists_referrers_gets_no_index(scripted: ScriptedRegistry) -> None:
+    scripted.on("GET", REFERRERS, listing())
+    with attachments_at(scripted) as there:
+        sign(there, MODEL.descriptor, KEY, identity="x.test/team/m")
+    assert f"sha256-{MODEL.digest.hex}.sig" in {
+        seen.path.rpartition("/")[2] for seen in scripted.requests("PUT")
+    }
+    assert not scripted.requests("PUT", f".*/manifests/sha256-{MODEL.digest.hex}$")
+
+
+def test_referrers_over_several_pages(scripted: ScriptedRegistry) -> None:
+    others, mine = bundle_of(OTHER), bundle_of(KEY)
+    for manifest, bundle in (others, mine):
+        scripted.add(manifest, (b"{}", bundle), "team/m:x")
+    first = listing(others[0])
+    first.headers["Link"] = f'<{REFERRERS}?page=2>; rel="next"'
+    scripted.on("GET", REFERRERS, lambda seen: listing(mine[0]) if "page=2" in seen.query else first)
+    with attachments_at(scripted) as there:
+        (good,) = verify(there, MODEL.digest, [KEY.public])
+    assert good.form is Form.BUNDLE
+
+
+@pytest.mark.parametrize("link", ["<http://127.0.0.2:1/v2/x>", "<?artifactType=x>", "<http://[>"])
+def test_a_next_page_elsewhere_is_refused(scripted: ScriptedRegistry, link: str) -> None:
+    def answer(seen: Seen) -> Reply:
+        page = listing()
+        page.headers["Link"] = f"{link}; rel=next"
+        return page
+
+    scripted.on("GET", REFERRERS, answer)
+    with attachments_at(scripted) as there:
+        if link.startswith("<?"):  # the same query over and over: it ends all the same
+            with pytest.raises(LadingError):
+                verify(there, MODEL.digest, [KEY.public])
+        else:
+            with pytest.raises(LadingError, match="elsewhere"):
+                verify(there, MODEL.digest, [KEY.public])
+    assert len(scripted.requests("GET", REFERRERS)) <= MAX_PAGES
+
+
+def test_pages_without_end(scripted: ScriptedRegistry) -> None:
+    count = iter(range(10**6))
+
+    def answer(seen: Seen) -> Reply:
+        page = listing(*(bundle_of(OTHER)[0] for _ in range(2)))
+        page.headers["Link"] = f"<{REFERRERS}?page={next(count)}>; rel=next"
+        return page
+
+    scripted.on("GET", REFERRERS, answer)
+    with attachments_at(scripted) as there, pytest.raises(SignatureInvalid):
+        verify(there, MODEL.digest, [KEY.public])
+    assert len(scripted.requests("GET", REFERRERS)) == MAX_PAGES
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [Reply(404), Reply(405), Reply(200, {}, b"<html>"), Reply(200, {}, b"{}")],
+    ids=["404", "405", "html", "object"],
+)
+def test_without_referrers_the_tag_is_asked(scripted: ScriptedRegistry, reply: Reply) -> None:
+    scripted.on("GET", REFERRERS, lambda seen: reply)
+    manifest, bundle = bundle_of(KEY)
+    scripted.add(manifest, (b"{}", bundle), "team/m:x")
+    index = Index.build(manifests=[manifest.descriptor])
+    scripted.on(
+        "GET", rf".*/manifests/sha256-{MODEL.digest.hex}", Reply(200, {"Content-Type": OCI_INDEX}, index.raw)
+    )
+    with attachments_at(scripted) as there:
+        assert len(verify(there, MODEL.digest, [KEY.public])) == 1
+
+
+def test_a_registry_that_refuses_is_not_an_unsigned_model(scripted: ScriptedRegistry) -> None:
+    scripted.on("GET", rf".*/manifests/sha256-{MODEL.digest.hex}.sig", error(403, "DENIED"))
+    with attachments_at(scripted) as there, pytest.raises(RegistryDenied):
+        verify(there, MODEL.digest, [KEY.public])
+
+
+def test_a_payload_that_is_not_what_it_says(scripted: ScriptedRegistry) -> None:
+    payload = make_payload(MODEL.digest, "x.test/team/m")
+    manifest, config = make_manifest([make_layer(payload, KEY.sign(payload))])
+    scripted.add(manifest, (config, payload), f"team/m:{attachment_tag(MODEL.digest, '.sig')}")
+    with attachments_at(scripted) as there:
+        assert len(verify(there, MODEL.digest, [KEY.public])) == 1
+        scripted.on(
+            "GET", rf".*/blobs/{Digest.of(payload)}", Reply(200, {}, payload.replace(b"team", b"evil"))
+        )
+        with pytest.raises(SignatureInvalid, match="expected sha256:"):
+            verify(there, MODEL.digest, [KEY.public])
