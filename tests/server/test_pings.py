@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 
 from lading.server.keep_alive_events import with_pings
+from lading.server.streaming import Body, open_stream
 
 
 async def chunks(*pauses: float, closed: list[bool] | None = None) -> AsyncGenerator[bytes, None]:
@@ -57,6 +58,24 @@ def test_leaving_in_the_middle_of_silence_ends_the_waiting() -> None:
             async for chunk in stream:
                 if chunk == b"ping":
                     break
+
+    asyncio.run(asyncio.wait_for(leave(), 10))
+    assert closed == [True]
+
+
+def test_a_body_that_is_closed_in_silence_closes_what_makes_it() -> None:
+    closed: list[bool] = []
+
+    def encode(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        return with_pings(events, b"ping", silence_s=0.05)
+
+    async def leave() -> None:
+        opened = await open_stream(chunks(0, 60, closed=closed))
+        body = Body(opened, encode, lambda problem: b"")
+        async for chunk in body:
+            if chunk == b"ping":
+                break
+        await body.close()
 
     asyncio.run(asyncio.wait_for(leave(), 10))
     assert closed == [True]
