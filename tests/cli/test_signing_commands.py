@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import TINY_CHAT, Lading
@@ -151,3 +154,41 @@ def test_signing_what_is_only_at_the_registry(
 def _not_pushed(signer: Lading, name: str) -> str:
     signer.ok("cp", "chat", name)
     return signer.fails(1, "sign", name, "--key", "lading.key", "--push")
+
+
+def test_a_server_obeys_the_policy(
+    signer: Lading, registry: RunningRegistry, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    name = f"{registry.host}/team/chat:v1"
+    signer.ok("cp", "chat", name)
+    signer.ok("push", name, "-q")
+    config = tmp_path / "config"
+    config.mkdir()
+    (config / "release.pub").write_bytes((tmp_path / "lading.pub").read_bytes())
+    (config / "policy.toml").write_text(
+        '[[rule]]\nprefix = "*"\nsignatures = "require"\nkeys = ["release.pub"]\n', "utf-8"
+    )
+    address = f"127.0.0.1:{free_port()}"
+    server = Lading(
+        tmp_path / "server-home",
+        {"LADING_CONFIG": str(config / "config.toml"), "LADING_HOST": address},
+    )
+
+    def call(path: str, body: object = None) -> tuple[int, Any]:
+        data = json.dumps(body).encode() if body is not None else None
+        try:
+            with urllib.request.urlopen(f"http://{address}{path}", data, timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+    with server.background("serve", ready=f"http://{address}/api/version"):
+        status, answer = call("/api/pull", {"model": name, "stream": False})
+        assert status >= 400 and "it is not signed" in answer["error"], answer
+        assert call("/api/tags") == (200, {"models": []})
+        signer.ok("sign", name, "--key", "lading.key", "--push")
+        assert call("/api/pull", {"model": name, "stream": False}) == (200, {"status": "success"})
+        _, listed = call("/api/tags")
+        assert [row["name"] for row in listed["models"]] == [name]
+    assert server.ok("verify", name).startswith(f"{name}@sha256:")
