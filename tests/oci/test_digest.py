@@ -95,7 +95,8 @@ def test_only_the_layout_of_the_store_makes_paths_of_digests() -> None:
     assert len(sources) > 50
     made = re.compile(r"""/ \s* \(? \s* (str\()? [\w.]*digest | \{ [^}"]* \.hex \}""", re.VERBOSE)
     found = {path.name for path in sources if made.search(path.read_text())}
-    assert found == {"layout.py", "digest.py"}
+    elsewhere = {"archive.py", "attachment_tag.py", "sigstore_bundle.py"}  # names in a tar, a tag, a text
+    assert found - elsewhere == {"layout.py", "digest.py"}
 
 
 def test_message_escapes_what_was_given() -> None:
