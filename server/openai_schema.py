@@ -113,7 +113,7 @@ class CompletionRequest(_Common):
 
 class EmbeddingRequest(Request):
     model: str = ""
-    input: Annotated[Any, Partly("a text or a list of texts; no tokens")] = None
+    input: Any = None
     encoding_format: str = "float"
     dimensions: int = 0
     options: dict[str, Any] = {}

@@ -80,10 +80,11 @@ class Embeddings:
             raise BadField("encoding_format: expected float or base64", field="encoding_format")
         if request.dimensions < 0:
             raise BadField("dimensions: expected at least 1", field="dimensions")
+        inputs = _inputs(request.input)
         with asked_for(request.model):
             done = await self._services.inference.embed(
                 request.model,
-                _inputs(request.input),
+                tuple([await self._text(request, one) for one in inputs]),
                 options=request.options,
                 keep_alive=parse_seconds(request.keep_alive),
                 dimensions=request.dimensions,
@@ -100,6 +101,17 @@ class Embeddings:
             usage=schema.EmbeddingUsage(prompt_tokens=done.prompt_tokens, total_tokens=done.prompt_tokens),
         )
         resp.data, resp.content_type = json_bytes(answer), JSON
+
+    async def _text(self, request: schema.EmbeddingRequest, given: str | list[int]) -> str:
+        """A text as it is, or the text that the model's tokens stand for."""
+        if isinstance(given, str):
+            return given
+        return await self._services.inference.detokenize(
+            request.model,
+            tuple(given),
+            options=request.options,
+            keep_alive=parse_seconds(request.keep_alive),
+        )
 
 
 async def _text_events(
@@ -173,13 +185,22 @@ def _prompt(request: schema.CompletionRequest) -> str:
     raise BadField("prompt: expected one text", field="prompt")
 
 
-def _inputs(value: object) -> tuple[str, ...]:
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+def _inputs(value: object) -> list[str | list[int]]:
+    """Texts, or tokens of the model's own vocabulary in their place."""
+    inputs = [value] if isinstance(value, str) or _is_tokens(value) else value
+    if not isinstance(inputs, list) or not inputs:
         raise BadField("invalid input", field="input")
-    if len(texts) > MAX_INPUTS:
-        raise BadField(f"input: expected at most {MAX_INPUTS} texts, got {len(texts)}", field="input")
-    return tuple(texts)
+    if not all(isinstance(one, str) or _is_tokens(one) for one in inputs):
+        raise BadField("invalid input", field="input")
+    if len(inputs) > MAX_INPUTS:
+        raise BadField(f"input: expected at most {MAX_INPUTS} texts, got {len(inputs)}", field="input")
+    return inputs
+
+
+def _is_tokens(value: object) -> bool:
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(token, int) and not isinstance(token, bool) for token in value)
 
 
 def _base64(vector: Sequence[float]) -> str:

@@ -45,6 +45,19 @@ def test_the_answer_has_every_field_that_clients_demand(embedder: LiveServer) ->
     assert body["total_duration"] >= body["load_duration"] >= 0
 
 
+def test_tokens_stand_for_their_text(embedder: LiveServer) -> None:
+    def embedded(given: Any) -> list[Any]:
+        answer = embedder.post("/v1/embeddings", {"model": "embed", "input": given})
+        assert answer.status_code == 200, answer.text
+        return [row["embedding"] for row in answer.json()["data"]]
+
+    tokens = embedder.post("/tokenize", {"model": "embed", "content": "one text"}).json()["tokens"]
+    [vector] = embedded("one text")
+    assert embedded(tokens)[0] == pytest.approx(vector, abs=1e-5)
+    mixed = embedded([tokens, "another", tokens])
+    assert len(mixed) == 3 and mixed[2] == pytest.approx(vector, abs=1e-5)
+
+
 @pytest.mark.parametrize("given", [None, "", []], ids=repr)
 def test_no_input_loads_the_model(embedder: LiveServer, given: Any) -> None:
     body = embedder.post("/api/embed", {"model": "embed", "input": given}).json()
@@ -107,7 +120,7 @@ def test_an_embedding_model_does_not_chat(embedder: LiveServer) -> None:
     assert (answer.status_code, answer.json()) == (400, {"error": '"embed" does not support chat'})
 
 
-@pytest.mark.parametrize("given", [None, [], [1, 2], {"a": 1}], ids=repr)
-def test_openai_refuses_what_is_no_text(embedder: LiveServer, given: Any) -> None:
+@pytest.mark.parametrize("given", [None, [], {"a": 1}, 3, [[]], [True], [1, "x"], [[1, "x"]]], ids=repr)
+def test_openai_refuses_what_is_neither_text_nor_tokens(embedder: LiveServer, given: Any) -> None:
     answer = embedder.post("/v1/embeddings", {"model": "embed", "input": given})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input")
