@@ -1,4 +1,4 @@
-"""The real embedding model that the tests have at hand: all-MiniLM-L6-v2, as a package from the index carries it."""
+"""The real embedding model at hand for tests: all-MiniLM-L6-v2, as a package carries it."""
 
 from __future__ import annotations
 
