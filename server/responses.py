@@ -33,7 +33,8 @@ class Responses:
         request = await read_request(req, schema.ResponsesRequest)
         note(req.scope, model=request.model)
         earlier = self._earlier(request.previous_response_id)
-        chat, forced = chat_request(request, earlier)
+        asked = (*earlier, *messages_of(request.input, earlier))
+        chat, forced = chat_request(request, asked)
         with asked_for(request.model):
             events = self._services.inference.chat(chat)
             if forced is not None:
@@ -42,7 +43,6 @@ class Responses:
                 events = first_call_only(events)
             opened = await open_stream(noted(events, req.scope))
         writer = ResponseWriter(request, new_response(request))
-        asked = (*earlier, *messages_of(request.input))
         if request.stream:
 
             async def encode(events: AsyncIterator[InferenceEvent]) -> AsyncIterator[bytes]:
@@ -69,7 +69,8 @@ class Responses:
 
     def _keep(self, writer: ResponseWriter, asked: tuple[Message, ...]) -> None:
         if writer.response.store:
-            self._memory.put(writer.response, (*asked, writer.answer()))
+            said = (writer.answer(),) if writer.response.output else ()
+            self._memory.put(writer.response, (*asked, *said))
 
 
 class StoredResponse:

@@ -26,15 +26,14 @@ _FOREIGN_ITEMS = ("web_search_call", "file_search_call", "image_generation_call"
 
 
 def chat_request(
-    request: schema.ResponsesRequest, earlier: tuple[Message, ...]
+    request: schema.ResponsesRequest, messages: tuple[Message, ...]
 ) -> tuple[ChatRequest, ForcedTool | None]:
-    """The conversation with its tools and settings, and whether a tool must be called. ``earlier`` is what
-    the response that is continued has seen and said."""
+    """The conversation with its tools and settings, and whether a tool must be called. ``messages`` are what
+    was said before and the request's own, without its instructions."""
     refuse_unsupported(request)
     if not request.model:
         raise BadField("model is required", field="model")
     tools, forced = chosen_tools(*_allowed(tools_of(request.tools), request.tool_choice))
-    messages = (*earlier, *messages_of(request.input))
     if not messages:
         raise BadField("input: expected a text or items, got none", field="input")
     if request.instructions:
@@ -143,20 +142,21 @@ def _allowed(tools: list[dict[str, Any]], choice: Any) -> tuple[list[dict[str, A
 # Items
 
 
-def messages_of(value: str | list[Any]) -> tuple[Message, ...]:
-    """Items as messages: an assistant's thought, words and calls are one."""
+def messages_of(value: str | list[Any], earlier: Sequence[Message] = ()) -> tuple[Message, ...]:
+    """Items as messages: an assistant's thought, words and calls are one. ``earlier`` messages may have the
+    calls whose results are among the items."""
     if isinstance(value, str):
         return (Message(role="user", content=value),) if value else ()
-    reader = _Items()
+    reader = _Items({call.id: call.function.name for message in earlier for call in message.tool_calls})
     for item in value:
         reader.read(item)
     return reader.finish()
 
 
 class _Items:
-    def __init__(self) -> None:
+    def __init__(self, names: dict[str, str]) -> None:
         self._messages: list[Message] = []
-        self._names: dict[str, str] = {}
+        self._names = names
         self._turn: Message | None = None
         """The assistant's, as far as it is read."""
 

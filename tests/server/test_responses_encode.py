@@ -132,6 +132,14 @@ def test_what_was_said_is_one_message() -> None:
     assert again[0].tool_calls == said.tool_calls
 
 
+def test_a_result_finds_its_call_in_an_earlier_response() -> None:
+    written = writer()
+    asyncio.run(written.whole(stream((CALL, DONE))))
+    output = {"type": "function_call_output", "call_id": "call_abcdefgh", "output": "3"}
+    [result] = messages_of([output], (Message(role="user", content="x"), written.answer()))
+    assert (result.tool_call_id, result.tool_name) == ("call_abcdefgh", "add")
+
+
 def kept(memory: ResponseMemory, *texts: str) -> list[str]:
     ids = []
     for text in texts:
