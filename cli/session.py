@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from ..modelfile.errors import LadingError
+from ..oci.attachment_tag import is_attachment_tag
 from ..oci.reference import Reference
 from ..oci.store import Store
 from .settings import Settings
@@ -156,7 +157,8 @@ def complete_model(incomplete: str) -> list[str]:
         tags = session.store().tags()
     except LadingError:
         return []
-    return [name for tag in tags if (name := session.display(tag.reference)).startswith(incomplete)]
+    names = (session.display(tag.reference) for tag in tags if not is_attachment_tag(tag.reference.tag))
+    return [name for name in names if name.startswith(incomplete)]
 
 
 ModelArgument = Annotated[
