@@ -71,7 +71,9 @@ class Lading:
         assert done.code == 0, f"lading {' '.join(map(str, arguments))}: exit {done.code}\n{done.err}"
         return done.out
 
-    def fails(self, code: int, *arguments: str | Path, stdin: str | bytes = "", cwd: Path | None = None) -> str:
+    def fails(
+        self, code: int, *arguments: str | Path, stdin: str | bytes = "", cwd: Path | None = None
+    ) -> str:
         """Standard error of a command that must fail with ``code``: one sentence, no traceback."""
         done = self.run(*arguments, stdin=stdin, cwd=cwd)
         assert done.code == code, f"expected exit {code}, got {done.code}\n{done.out}\n{done.err}"
