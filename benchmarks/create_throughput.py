@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lading.modelfile.syntax import parse
-from lading.oci.build import build
+from lading.oci.building.build import build
 from lading.oci.reference import Reference
 from lading.oci.store import Store
 

@@ -30,7 +30,7 @@ CHILD = """
 import json, sys, time
 from pathlib import Path
 from lading.oci.reference import Reference
-from lading.oci.registry import RegistryClient
+from lading.oci.registry.client import RegistryClient
 from lading.oci.store import Store
 from lading.oci.transfer import pull, push
 action, root, name = sys.argv[1:]

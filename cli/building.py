@@ -102,7 +102,7 @@ def create(
 
     Prints the manifest's digest. The same inputs give the same digest on any machine.
     """
-    from ..oci.build import build
+    from ..oci.building.build import build
 
     session = session_of(context)
     reference = session.reference(model)

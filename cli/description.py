@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..modelfile.errors import UsageError
-from ..oci.gguf_header import GgufArray, Value
+from ..oci.gguf.header import GgufArray, Value
 from .human import format_size
 from .session import Session
 

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from ..modelfile.errors import (
-    LadingError,
-    NotAuthorisedError,
-    NotFoundError,
-    UnreachableError,
-    UsageError,
-)
+from ..modelfile.errors import LadingError, NotAuthorisedError, NotFoundError, UnreachableError, UsageError
 
 
 class ExitCode(IntEnum):

@@ -11,8 +11,8 @@ from ..modelfile.errors import InputError, UsageError
 from .session import InsecureOption, Session, session_of
 
 if TYPE_CHECKING:
-    from ..oci.credential_store import CredentialStore
     from ..oci.reference import Reference
+    from ..oci.registry.credential_store import CredentialStore
 
 MAX_PASSWORD = 64 * 1024
 """Bytes. Tokens of cloud registries have a few KiB."""
@@ -55,7 +55,7 @@ def login(
 
 def logout(context: typer.Context, host: HostArgument) -> None:
     """Forget the credentials for a registry."""
-    from ..oci.origin import Origin
+    from ..oci.registry.origin import Origin
 
     session = session_of(context)
     registry = _registry(host).registry
@@ -68,7 +68,7 @@ def logout(context: typer.Context, host: HostArgument) -> None:
 
 
 def _store(session: Session) -> CredentialStore:
-    from ..oci.credential_store import CredentialStore
+    from ..oci.registry.credential_store import CredentialStore
 
     files = session.credential_files()
     return CredentialStore(path=files.paths[0], helpers=files.helpers)

@@ -36,8 +36,8 @@ def save(
     What they share is in it once. The same models give the same bytes. `lading load` reads it, and so do
     skopeo and Podman, as oci-archive:FILE.
     """
-    from ..oci.archive import packing
-    from ..oci.archive import save as save_models
+    from ..oci.offline.archive import packing
+    from ..oci.offline.archive import save as save_models
 
     if output in (None, STREAM) and sys.stdout.isatty():
         raise UsageError("saving: a terminal is no place for an archive", hint="add -o FILE, or a pipe")
@@ -65,7 +65,7 @@ def load(
 
     Every byte is verified; no model gets its name before all of them are complete.
     """
-    from ..oci.archive import load as load_models
+    from ..oci.offline.archive import load as load_models
 
     session = session_of(context)
     reference = session.reference(name) if name else None
@@ -88,7 +88,7 @@ def _written(output: Path | None, size: int) -> Iterator[BinaryIO]:
 
     Raises: DiskFull, OutputNotWritten; BrokenPipeError where the reader has left.
     """
-    from ..oci.output_file import OutputNotWritten, output_file
+    from ..oci.offline.output_file import OutputNotWritten, output_file
 
     if output is not None and output != STREAM:
         with output_file(output, size=size) as out:

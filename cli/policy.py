@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..modelfile.errors import InputError, NotFoundError
-from ..oci.signature_policy import MAX_POLICY, SignaturePolicy
+from ..oci.signing.policy import MAX_POLICY, SignaturePolicy
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -62,8 +62,8 @@ def read_signature_policy(settings: Settings) -> SignaturePolicy:
         if named:
             raise
         return SignaturePolicy()
-    from ..oci.key_file import MAX_KEY_FILE
-    from ..oci.signature_policy import read_policy
+    from ..oci.signing.key_file import MAX_KEY_FILE
+    from ..oci.signing.policy import read_policy
 
     return read_policy(
         data, str(path), lambda name: read_small_file(path.parent / name, "key", limit=MAX_KEY_FILE)

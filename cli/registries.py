@@ -23,7 +23,7 @@ def pull(
 
     Or from the OCI image layout in a folder: oci:FOLDER, or oci:FOLDER:NAME where it holds several.
     """
-    from ..oci.image_layout import LayoutPlace, pull_from
+    from ..oci.offline.image_layout import LayoutPlace, pull_from
     from ..oci.transfer import pull as pull_model
 
     session = session_of(context)
@@ -53,7 +53,7 @@ def push(
 
     With a TARGET of oci:FOLDER or oci:FOLDER:NAME, to the OCI image layout in a folder.
     """
-    from ..oci.image_layout import PREFIX, LayoutPlace, push_to
+    from ..oci.offline.image_layout import PREFIX, LayoutPlace, push_to
     from ..oci.transfer import push as push_model
 
     session = session_of(context)
@@ -108,7 +108,7 @@ def registry(
     `lading serve` does so too, under the same address as its other interfaces.
     """
     from ..server.gunicorn_app import serve_registry
-    from ..server.registry_names import RegistryNames
+    from ..server.registry.names import RegistryNames
     from .address import parse_address
 
     session = session_of(context)

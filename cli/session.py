@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from ..modelfile.errors import LadingError
-from ..oci.attachment_tag import is_attachment_tag
 from ..oci.reference import Reference
+from ..oci.signing.attachment_tag import is_attachment_tag
 from ..oci.store import Store
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from ..oci.credentials import CredentialFiles
     from ..oci.manifest import Manifest
-    from ..oci.registry import RegistryClient
-    from ..oci.registry_settings import RegistrySettings
-    from ..oci.signature_policy import SignaturePolicy
+    from ..oci.registry.client import RegistryClient
+    from ..oci.registry.credentials import CredentialFiles
+    from ..oci.registry.settings import RegistrySettings
+    from ..oci.signing.policy import SignaturePolicy
     from ..runtime.settings import RuntimeSettings
 
 
@@ -92,7 +92,7 @@ class Session:
         self, *, insecure: bool = False, reference: Reference | None = None
     ) -> RegistryClient:
         """A client for registries; ``insecure`` allows plain HTTP to the registry of ``reference``."""
-        from ..oci.registry import RegistryClient
+        from ..oci.registry.client import RegistryClient
 
         plain_http = tuple(self.settings["insecure_registries"])
         if insecure and reference is not None:
@@ -101,7 +101,7 @@ class Session:
 
     def registry_settings(self, plain_http: tuple[str, ...] = ()) -> RegistrySettings:
         """How registries are reached; ``plain_http`` lists hosts that are spoken to without TLS."""
-        from ..oci.registry_settings import RegistrySettings
+        from ..oci.registry.settings import RegistrySettings
 
         proxies = {
             scheme: url
@@ -130,8 +130,8 @@ class Session:
 
     def credential_files(self) -> CredentialFiles:
         """The files in which Docker and Podman keep credentials; a login is written to the first."""
-        from ..oci.credential_helper import HelperSettings
-        from ..oci.credentials import CredentialFiles, default_files
+        from ..oci.registry.credential_helper import HelperSettings
+        from ..oci.registry.credentials import CredentialFiles, default_files
 
         environ = self.settings.environ
         helpers = HelperSettings(

@@ -15,12 +15,12 @@ from .policy import read_small_file
 from .session import InsecureOption, ModelArgument, QuietOption, Session, session_of
 
 if TYPE_CHECKING:
-    from ..oci.attachments import Attachments, RegistryAttachments
     from ..oci.descriptor import Descriptor
     from ..oci.reference import Reference
-    from ..oci.registry import RegistryClient
-    from ..oci.signature import Verified
-    from ..oci.signing_key import PublicKey, SigningKey
+    from ..oci.registry.client import RegistryClient
+    from ..oci.signing.attachments import Attachments, RegistryAttachments
+    from ..oci.signing.key import PublicKey, SigningKey
+    from ..oci.signing.signature import Verified
     from ..oci.store import Store
 
 PASSWORD_VARIABLES = ("LADING_KEY_PASSWORD", "COSIGN_PASSWORD")
@@ -41,8 +41,8 @@ def generate(
 
     PREFIX.key is a secret, encrypted with a password; cosign reads it too. PREFIX.pub is for everybody.
     """
-    from ..oci.key_file import encrypt_private_key
-    from ..oci.signing_key import KeyKind, SigningKey
+    from ..oci.signing.key import KeyKind, SigningKey
+    from ..oci.signing.key_file import encrypt_private_key
 
     if kind not in KINDS:
         raise UsageError(f"reading --kind {kind!r}: expected {', '.join(KINDS)}")
@@ -77,9 +77,9 @@ def sign(
 
     The signature stays beside the model in the store, and `lading push` sends both.
     """
-    from ..oci.attachments import RegistryAttachments, StoreAttachments
-    from ..oci.signature import copy_signatures
-    from ..oci.signature import sign as sign_manifest
+    from ..oci.signing.attachments import RegistryAttachments, StoreAttachments
+    from ..oci.signing.signature import copy_signatures
+    from ..oci.signing.signature import sign as sign_manifest
 
     session = session_of(context)
     reference = session.reference(model)
@@ -125,9 +125,9 @@ def verify(
 
     Exits with 1 if it is not. Without --key, the keys are those of the signature policy.
     """
-    from ..oci.attachments import RegistryAttachments, StoreAttachments
-    from ..oci.signature import verify as verify_signatures
-    from ..oci.signature_errors import NotSigned, SignatureInvalid
+    from ..oci.signing.attachments import RegistryAttachments, StoreAttachments
+    from ..oci.signing.errors import NotSigned, SignatureInvalid
+    from ..oci.signing.signature import verify as verify_signatures
 
     if form not in ("text", "json"):
         raise UsageError(f"reading --format {form!r}: expected text or json")
@@ -205,7 +205,7 @@ def _in_store(store: Store, reference: Reference) -> Descriptor:
 
 
 def _trusted_keys(session: Session, reference: Reference, paths: list[Path]) -> list[PublicKey]:
-    from ..oci.key_file import MAX_KEY_FILE, read_public_key
+    from ..oci.signing.key_file import MAX_KEY_FILE, read_public_key
 
     if paths:
         return [read_public_key(read_small_file(path, "key", limit=MAX_KEY_FILE)) for path in paths]
@@ -219,7 +219,7 @@ def _trusted_keys(session: Session, reference: Reference, paths: list[Path]) -> 
 
 
 def _read_private_key(session: Session, path: Path) -> SigningKey:
-    from ..oci.key_file import MAX_KEY_FILE, read_private_key
+    from ..oci.signing.key_file import MAX_KEY_FILE, read_private_key
 
     data = read_small_file(path, "key", limit=MAX_KEY_FILE)
     return read_private_key(data, lambda: _ask_password(session, f"Password of {path}", confirm=False))

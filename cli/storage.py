@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..oci.attachment_tag import forget_attachments, is_attachment_tag
+from ..oci.signing.attachment_tag import forget_attachments, is_attachment_tag
 from .exit_code import ExitCode
 from .human import format_ago, format_size
 from .output import print_json, print_rows
@@ -115,7 +115,7 @@ def inspect(
 
 def _inspect_remote(session: Session, names: list[str], *, raw: bool, insecure: bool) -> None:
     from ..oci.canonical import strict_json
-    from ..oci.remote import look_up
+    from ..oci.registry.remote import look_up
 
     found = []
     for name in names:

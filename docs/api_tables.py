@@ -7,15 +7,13 @@ from typing import Any
 
 import msgspec
 
-from lading.server import (
-    anthropic_schema,
-    llama_schema,
-    native_schema,
-    openai_schema,
-    responses_schema,
-)
+from lading.server.anthropic import schema as anthropic_schema
 from lading.server.errors import TABLE
 from lading.server.field_status import Ignored, Mark, Partly, Refused, marks_of
+from lading.server.llama import schema as llama_schema
+from lading.server.native import schema as native_schema
+from lading.server.openai import responses_schema
+from lading.server.openai import schema as openai_schema
 
 Table = Callable[[Sequence[str], Iterable[Sequence[object]]], str]
 Routes = Mapping[str, type[msgspec.Struct]]

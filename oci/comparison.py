@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .digest import Digest
-from .gguf import BadGguf, GgufArray, GgufHeader, Value, read_array, read_header
+from .gguf.reader import BadGguf, GgufArray, GgufHeader, Value, read_array, read_header
 from .layer import Layer, Role
 from .model import Model
 

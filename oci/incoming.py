@@ -18,11 +18,11 @@ from pathlib import Path
 from ..modelfile.errors import BusyError, NotFoundError
 from .descriptor import Descriptor
 from .digest import Digest
-from .disk import translating, write_all
-from .lock import acquire, release
 from .media_type import OCTET_STREAM
 from .store import Store
-from .writeback import start_writeback
+from .store.disk import translating, write_all
+from .store.lock import acquire, release
+from .store.writeback import start_writeback
 
 MAX_OPEN = 512
 """Uploads that may be unfinished at the same time: a bound on what clients that never finish can leave."""

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from .descriptor import Descriptor
 from .digest import Digest
-from .gguf_header import GgufKind
+from .gguf.header import GgufKind
 
 
 class Role(StrEnum):

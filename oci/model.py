@@ -17,7 +17,7 @@ from . import modelpack
 from .canonical import strict_json
 from .dialects import Dialect, dialect_of, layers_of
 from .errors import BadManifest, BadReference
-from .gguf import GgufHeader, read_header
+from .gguf.reader import GgufHeader, read_header
 from .layer import MAX_TEXT_SIZES, Layer, Role
 from .manifest import Manifest
 from .parameter_count import format_parameter_count

@@ -16,22 +16,22 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 from ..modelfile.errors import LadingError
-from .attachments import Attachments, RegistryAttachments, StoreAttachments
-from .blob_download import download
-from .blob_upload import BlobUpload
 from .descriptor import Descriptor
 from .digest import Digest
-from .disk import require_room
 from .errors import BadManifest, BlobNotFound, DigestMismatch
-from .index_choice import Platform, choose_manifest
 from .manifest import Index, Manifest
 from .progress import Progress, ProgressSink, ignore_progress
 from .reference import Reference
-from .registry import RegistryClient
-from .registry_errors import RegistryError
-from .repository import Repository
-from .signature_policy import Mode
+from .registry.client import RegistryClient
+from .registry.download import download
+from .registry.errors import RegistryError
+from .registry.index_choice import Platform, choose_manifest
+from .registry.repository import Repository
+from .registry.upload import BlobUpload
+from .signing.attachments import Attachments, RegistryAttachments, StoreAttachments
+from .signing.policy import Mode
 from .store import Ingest, Store
+from .store.disk import require_room
 
 MAX_CONFIG_SIZE = 1024 * 1024
 """Bytes. Configs are read into memory by every reader; real ones have a few KiB."""
@@ -214,7 +214,7 @@ class _Run:
 
 
 def _copy_signatures(source: Attachments, target: Attachments, digest: Digest) -> None:
-    from .signature import copy_signatures  # brings cryptography, which most transfers need not
+    from .signing.signature import copy_signatures  # brings cryptography, which most transfers need not
 
     copy_signatures(source, target, digest)
 

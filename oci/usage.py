@@ -6,12 +6,12 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 
-from .attachment_tag import is_attachment_tag
 from .digest import Digest
 from .errors import StoreCorrupt, StoreReadOnly
-from .graph import Unreadable, walk
 from .reference import Reference
+from .signing.attachment_tag import is_attachment_tag
 from .store import Store, TaggedManifest
+from .store.graph import Unreadable, walk
 
 
 @dataclass(frozen=True, slots=True)

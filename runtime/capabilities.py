@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from ..oci.gguf_header import GgufHeader
+from ..oci.gguf.header import GgufHeader
 
 TemplateKind = Literal["go", "jinja"]
 

@@ -19,8 +19,8 @@ from msgspec import structs
 from ..modelfile.parameters import PARAMETERS, BadParameter, check_value
 from ..oci.digest import Digest
 from ..oci.errors import BadManifest, BlobNotFound
-from ..oci.gguf_check import check_file
-from ..oci.gguf_header import GgufHeader
+from ..oci.gguf.check import check_file
+from ..oci.gguf.header import GgufHeader
 from ..oci.layer import GGUF_KINDS, Layer
 from ..oci.manifest import Manifest
 from ..oci.model import Model, read_model

@@ -10,27 +10,25 @@ import falcon.asgi
 from falcon.asgi import Request, Response
 
 from ..modelfile.errors import LadingError
-from . import (
-    anthropic,
-    health,
-    hosted,
-    llama_rerank,
-    llama_tokens,
-    native_blobs,
-    native_inference,
-    native_models,
-    native_transfer,
-    openai_chat,
-    openai_models,
-    openai_text,
-    responses,
-)
-from .anthropic_encode import anthropic_body
+from . import health
+from .anthropic import messages as anthropic
+from .anthropic.encode import anthropic_body
 from .errors import INTERNAL, RETRY_AFTER_S, Problem, native_body, openai_body, problem_of
 from .guard import request_id
-from .registry import add_registry_routes
-from .registry_names import RegistryNames
-from .response_memory import ResponseMemory
+from .llama import rerank as llama_rerank
+from .llama import tokens as llama_tokens
+from .native import blobs as native_blobs
+from .native import hosted
+from .native import inference as native_inference
+from .native import models as native_models
+from .native import transfer as native_transfer
+from .openai import chat as openai_chat
+from .openai import models as openai_models
+from .openai import responses
+from .openai import text as openai_text
+from .openai.response_memory import ResponseMemory
+from .registry.names import RegistryNames
+from .registry.routes import add_registry_routes
 from .services import Services
 from .wire import JSON, json_bytes
 

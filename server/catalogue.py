@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..modelfile.errors import LadingError
-from ..oci.attachment_tag import forget_attachments, is_attachment_tag
 from ..oci.digest import Digest
-from ..oci.gguf import GgufArray, GgufHeader, Value, read_array, read_header
+from ..oci.gguf.reader import GgufArray, GgufHeader, Value, read_array, read_header
 from ..oci.model import Model, read_model
+from ..oci.signing.attachment_tag import forget_attachments, is_attachment_tag
 from ..oci.store import Store, SweepPolicy, TaggedManifest
 from ..runtime.mount import mount
-from . import native_schema as schema
 from .names import Names
-from .parameter_text import parameter_text
+from .native import schema as schema
+from .native.parameter_text import parameter_text
 from .wire import rfc3339_of
 
 SHORT_ARRAY = 5

@@ -24,17 +24,17 @@ from ..modelfile.errors import ResourceError
 from ..oci.store import Store
 from ..runtime.inference import Inference
 from ..runtime.socket_dir import SocketDir
-from . import keeper_app
 from .app import create_app
 from .body_limit import BodyLimit
 from .catalogue import Catalogue
 from .guard import Application, Guard
-from .keeper_client import KeeperClient
+from .keeper import app as keeper_app
+from .keeper.client import KeeperClient
 from .log import ServerLogger
 from .names import Names
 from .origin import HostRules, OriginRules
-from .registry import create_registry_app
-from .registry_names import RegistryNames
+from .registry.names import RegistryNames
+from .registry.routes import create_registry_app
 from .services import Services
 from .settings import Limits, ServerSettings
 from .web_worker import GuardedWorker

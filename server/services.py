@@ -13,7 +13,7 @@ from .names import Names
 from .settings import ServerSettings
 
 if TYPE_CHECKING:
-    from ..oci.registry import RegistryClient
+    from ..oci.registry.client import RegistryClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class Services:
 
     def registry_client(self, reference: Reference, *, insecure: bool) -> RegistryClient:
         """A client for one pull or push, to be closed; ``insecure`` allows plain HTTP to its registry."""
-        from ..oci.registry import RegistryClient  # brings requests and oras, which few requests need
+        from ..oci.registry.client import RegistryClient  # brings requests and oras, which few requests need
 
         settings = self.settings.registries
         if insecure:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..oci.credentials import Credentials, NoCredentials
-from ..oci.registry_settings import RegistrySettings
+from ..oci.registry.credentials import Credentials, NoCredentials
+from ..oci.registry.settings import RegistrySettings
 from ..runtime.settings import RuntimeSettings
 
 DEFAULT_HOST = "127.0.0.1"

@@ -15,16 +15,16 @@ LAYERS = ("modelfile", "oci", "runtime", "server", "cli")  # each may import its
 
 # Third party → the only modules that import it ("*" at the end: any module of that folder that starts so).
 OWNERS = {
-    "oras": {"oci/registry.py"},
+    "oras": {"oci/registry/client.py"},
     "lark": {"modelfile/"},
     "typer": {"cli/"},
     "rich": {"cli/"},
     "gunicorn": {"server/"},
     "falcon": {"server/"},
-    "llama_cpp": {"runtime/"},
-    "llguidance": {"runtime/"},
-    "jinja2": {"runtime/"},
-    "cryptography": {"oci/signing_key.py", "oci/secretbox.py"},
+    "llama_cpp": {"runtime/runner/"},
+    "llguidance": {"runtime/runner/"},
+    "jinja2": {"runtime/runner/"},
+    "cryptography": {"oci/signing/key.py", "oci/signing/secretbox.py"},
 }
 
 

@@ -18,22 +18,22 @@ import pytest
 from store_models import CONFIG_TYPE, describe, make_manifest, put_model
 
 from lading.modelfile.errors import LadingError
-from lading.oci import archive as archives
-from lading.oci import archive_reader
-from lading.oci.archive import LoadReport, packing, save
-from lading.oci.archive_reader import ArchiveReader, BadArchive
-from lading.oci.attachments import StoreAttachments
 from lading.oci.canonical import canonical_json
 from lading.oci.digest import Digest
 from lading.oci.errors import BadManifest, DigestMismatch, DiskFull, ModelNotFound
-from lading.oci.image_layout import IMAGE_NAME
 from lading.oci.manifest import Index, Manifest
 from lading.oci.media_type import REF_NAME
+from lading.oci.offline import archive as archives
+from lading.oci.offline import archive_reader
+from lading.oci.offline.archive import LoadReport, packing, save
+from lading.oci.offline.archive_reader import ArchiveReader, BadArchive
+from lading.oci.offline.image_layout import IMAGE_NAME
 from lading.oci.reference import Reference
-from lading.oci.signature import sign, verify
-from lading.oci.signature_errors import NotSigned, SignatureInvalid
-from lading.oci.signature_policy import Mode, Rule, SignaturePolicy
-from lading.oci.signing_key import SigningKey
+from lading.oci.signing.attachments import StoreAttachments
+from lading.oci.signing.errors import NotSigned, SignatureInvalid
+from lading.oci.signing.key import SigningKey
+from lading.oci.signing.policy import Mode, Rule, SignaturePolicy
+from lading.oci.signing.signature import sign, verify
 from lading.oci.store import Store
 
 needs_skopeo = pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")

@@ -12,11 +12,11 @@ from ggufmaker import make_adapter, make_gguf, make_model, make_projector, make_
 
 from lading.modelfile.syntax import parse
 from lading.oci import modelpack
-from lading.oci.build import BuildResult, build
-from lading.oci.build_errors import BuildError, InsecurePath, NeedsConversion, SourceNotFound
+from lading.oci.building.build import BuildResult, build
+from lading.oci.building.errors import BuildError, InsecurePath, NeedsConversion, SourceNotFound
 from lading.oci.digest import Digest
 from lading.oci.errors import ModelNotFound, SourceChanged
-from lading.oci.gguf import BadGguf
+from lading.oci.gguf.reader import BadGguf
 from lading.oci.layer import Role
 from lading.oci.model import Model, read_model
 from lading.oci.progress import Progress

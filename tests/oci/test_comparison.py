@@ -9,7 +9,7 @@ from ggufmaker import f32, make_model, string, strings
 from store_models import put_model
 
 from lading.modelfile.syntax import parse
-from lading.oci.build import build
+from lading.oci.building.build import build
 from lading.oci.comparison import Change, Comparison, compare
 from lading.oci.layer import Role
 from lading.oci.model import read_model

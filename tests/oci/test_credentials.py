@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from lading.oci.credential_helper import HelperFailed, HelperSettings, ask_helper
-from lading.oci.credentials import Credential, CredentialFiles, GivenCredentials, default_files
+from lading.oci.registry.credential_helper import HelperFailed, HelperSettings, ask_helper
+from lading.oci.registry.credentials import Credential, CredentialFiles, GivenCredentials, default_files
 
 HOST = "reg.example:5000"
 

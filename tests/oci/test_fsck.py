@@ -13,11 +13,11 @@ from store_models import describe, make_manifest, put_model
 
 from lading.oci.digest import Digest
 from lading.oci.errors import StoreCorrupt
-from lading.oci.fsck import ProblemKind
-from lading.oci.mark import has_mark
 from lading.oci.progress import Progress
 from lading.oci.reference import Reference
 from lading.oci.store import Store
+from lading.oci.store.fsck import ProblemKind
+from lading.oci.store.mark import has_mark
 
 WEIGHTS = Digest.of(b"weights")
 

@@ -43,9 +43,9 @@ from ggufmaker import (
     u64,
 )
 
-from lading.oci.gguf import BadGguf, GgufKind, read_header
-from lading.oci.gguf_check import check_adapter_fits, check_file, check_shards
-from lading.oci.gguf_problem import ProblemCode as Code
+from lading.oci.gguf.check import check_adapter_fits, check_file, check_shards
+from lading.oci.gguf.problem import ProblemCode as Code
+from lading.oci.gguf.reader import BadGguf, GgufKind, read_header
 
 TOKENS = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "hello", "world"]
 COUNT = len(TOKENS)

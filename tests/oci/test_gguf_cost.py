@@ -39,8 +39,8 @@ LIMIT_S = 2.0
 _CHECK = """
 import json, re, sys, time
 from pathlib import Path
-from lading.oci.gguf import BadGguf
-from lading.oci.gguf_check import check_file
+from lading.oci.gguf.reader import BadGguf
+from lading.oci.gguf.check import check_file
 def peak():
     return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 before, started = peak(), time.process_time()

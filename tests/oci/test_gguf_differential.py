@@ -33,8 +33,8 @@ from ggufmaker import (
     u32,
 )
 
-from lading.oci.gguf import BadGguf
-from lading.oci.gguf_check import check_file
+from lading.oci.gguf.check import check_file
+from lading.oci.gguf.reader import BadGguf
 
 pytestmark = pytest.mark.skipif(find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed")
 

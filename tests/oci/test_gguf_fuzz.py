@@ -18,8 +18,8 @@ from ggufmaker import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lading.oci.gguf import BadGguf, GgufArray, read_array
-from lading.oci.gguf_check import check_file
+from lading.oci.gguf.check import check_file
+from lading.oci.gguf.reader import BadGguf, GgufArray, read_array
 
 SEEDS = {
     "model": make_model(),

@@ -29,8 +29,8 @@ from ggufmaker import (
     u64,
 )
 
-from lading.oci.gguf import BadGguf, GgufArray, GgufHeader, GgufKind, read_array, read_header
-from lading.oci.gguf_types import ValueType
+from lading.oci.gguf.reader import BadGguf, GgufArray, GgufHeader, GgufKind, read_array, read_header
+from lading.oci.gguf.type_table import ValueType
 
 SCALARS = {
     ValueType.UINT8: 200,

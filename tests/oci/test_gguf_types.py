@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lading.oci.gguf_types import (
+from lading.oci.gguf.type_table import (
     ARCHITECTURES,
     FILE_TYPES,
     HYBRID_ARCHITECTURES,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lading.oci import hashing
 from lading.oci.digest import Digest, new_hasher
-from lading.oci.hashing import LAG_CHUNKS, BackgroundHasher, hash_file, iter_chunks
+from lading.oci.store import hashing
+from lading.oci.store.hashing import LAG_CHUNKS, BackgroundHasher, hash_file, iter_chunks
 
 
 class SlowHasher:

@@ -11,17 +11,17 @@ import pytest
 from store_models import describe, put_model
 
 from lading.modelfile.errors import InputError, LadingError, NotFoundError
-from lading.oci import image_layout
-from lading.oci.attachments import StoreAttachments
 from lading.oci.errors import BlobNotFound, DigestMismatch, ModelNotFound, NotAStore, SizeMismatch
-from lading.oci.image_layout import LayoutPlace, push_to
-from lading.oci.index import TaggedManifest
+from lading.oci.offline import image_layout
+from lading.oci.offline.image_layout import LayoutPlace, push_to
 from lading.oci.reference import Reference
-from lading.oci.signature import sign, verify
-from lading.oci.signature_errors import NotSigned
-from lading.oci.signature_policy import Mode, Rule, SignaturePolicy
-from lading.oci.signing_key import SigningKey
+from lading.oci.signing.attachments import StoreAttachments
+from lading.oci.signing.errors import NotSigned
+from lading.oci.signing.key import SigningKey
+from lading.oci.signing.policy import Mode, Rule, SignaturePolicy
+from lading.oci.signing.signature import sign, verify
 from lading.oci.store import Store
+from lading.oci.store.index import TaggedManifest
 
 needs_skopeo = pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
 WEIGHTS = bytes(range(256)) * 50_000

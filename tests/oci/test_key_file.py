@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from lading.oci.key_file import encrypt_private_key, read_private_key, read_public_key
-from lading.oci.signature_errors import BadKey, WrongPassword
-from lading.oci.signing_key import KeyKind, SigningKey
+from lading.oci.signing.errors import BadKey, WrongPassword
+from lading.oci.signing.key import KeyKind, SigningKey
+from lading.oci.signing.key_file import encrypt_private_key, read_private_key, read_public_key
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from scripted_registry import Reply, ScriptedRegistry, Seen, scripted_registry
 
-from lading.oci.credential_store import CredentialStore
-from lading.oci.credentials import Credential, CredentialFiles
-from lading.oci.login import LoginRefused
-from lading.oci.registry import RegistryClient
-from lading.oci.registry_errors import RegistryError, RegistryUnsafe
-from lading.oci.registry_settings import RegistrySettings
+from lading.oci.registry.client import RegistryClient
+from lading.oci.registry.credential_store import CredentialStore
+from lading.oci.registry.credentials import Credential, CredentialFiles
+from lading.oci.registry.errors import RegistryError, RegistryUnsafe
+from lading.oci.registry.login import LoginRefused
+from lading.oci.registry.settings import RegistrySettings
 
 SECRET = "hunter2"
 BASIC = f"Basic {base64.b64encode(f'u:{SECRET}'.encode()).decode()}"

@@ -9,12 +9,12 @@ import pytest
 from ggufmaker import make_model, make_projector, make_shards
 
 from lading.modelfile.syntax import parse
-from lading.oci.build import build
+from lading.oci.building.build import build
 from lading.oci.canonical import canonical_json
 from lading.oci.descriptor import Descriptor
 from lading.oci.digest import Digest
 from lading.oci.errors import BadJson, BadManifest, BlobNotFound, SizeMismatch
-from lading.oci.gguf import BadGguf
+from lading.oci.gguf.reader import BadGguf
 from lading.oci.history import history
 from lading.oci.layer import Role
 from lading.oci.manifest import Manifest

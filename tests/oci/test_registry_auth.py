@@ -12,10 +12,10 @@ from registry_clients import SECRET, USER, impatient_client, known_to
 from scripted_registry import Answer, Reply, ScriptedRegistry, Seen, scripted_registry
 from store_models import make_manifest
 
-from lading.oci.credentials import Credentials, NoCredentials
 from lading.oci.reference import Reference
-from lading.oci.registry import RegistryClient
-from lading.oci.registry_errors import RegistryDenied, RegistryError, RegistryUnsafe
+from lading.oci.registry.client import RegistryClient
+from lading.oci.registry.credentials import Credentials, NoCredentials
+from lading.oci.registry.errors import RegistryDenied, RegistryError, RegistryUnsafe
 
 BASIC = "Basic " + base64.b64encode(f"{USER}:{SECRET}".encode()).decode()
 

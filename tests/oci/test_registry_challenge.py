@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lading.oci.challenge import MAX_CHALLENGES, MAX_HEADER_LENGTH, Challenge, parse_challenges
+from lading.oci.registry.challenge import MAX_CHALLENGES, MAX_HEADER_LENGTH, Challenge, parse_challenges
 
 BEARER = {"realm": "https://a.example/token", "service": "reg", "scope": "repository:x:pull,push"}
 

@@ -27,12 +27,12 @@ from store_models import describe, make_manifest
 from lading import __version__
 from lading.modelfile.errors import InputError, InternalError, LadingError
 from lading.oci.digest import Digest
-from lading.oci.origin import Origin
 from lading.oci.reference import Reference
-from lading.oci.registry import RegistryClient
-from lading.oci.registry_errors import RegistryUnreachable, RegistryUnsafe
-from lading.oci.registry_settings import RegistrySettings
-from lading.oci.transport import Transport
+from lading.oci.registry.client import RegistryClient
+from lading.oci.registry.errors import RegistryUnreachable, RegistryUnsafe
+from lading.oci.registry.origin import Origin
+from lading.oci.registry.settings import RegistrySettings
+from lading.oci.registry.transport import Transport
 
 BLOB = b"weights" * 1000
 MANIFEST, BLOBS = make_manifest(BLOB)

@@ -12,15 +12,14 @@ from scripted_registry import Reply, ScriptedRegistry, Seen, error, scripted_reg
 from store_models import make_manifest
 
 from lading.modelfile.errors import LadingError
-from lading.oci.blob_download import download_file
-from lading.oci.blob_upload import BlobUpload
 from lading.oci.descriptor import Descriptor
 from lading.oci.digest import Digest
 from lading.oci.errors import BadManifest, DigestMismatch, SizeMismatch, StoreFailure
 from lading.oci.manifest import Manifest
 from lading.oci.reference import Reference
-from lading.oci.registry import RegistryClient
-from lading.oci.registry_errors import (
+from lading.oci.registry.client import RegistryClient
+from lading.oci.registry.download import download_file
+from lading.oci.registry.errors import (
     RegistryBusy,
     RegistryError,
     RegistryUnreachable,
@@ -28,6 +27,7 @@ from lading.oci.registry_errors import (
     RemoteBlobNotFound,
     RemoteModelNotFound,
 )
+from lading.oci.registry.upload import BlobUpload
 
 BLOB = bytes(range(256)) * 4096  # one mebibyte
 MANIFEST, BLOBS = make_manifest(BLOB)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lading.oci.origin import BadUrl, Origin, is_internal, resolve
+from lading.oci.registry.origin import BadUrl, Origin, is_internal, resolve
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ from registry_clients import impatient_client
 from scripted_registry import Reply, Seen, scripted_registry
 
 from lading.modelfile.errors import LadingError
-from lading.oci.blob_download import download_file
-from lading.oci.challenge import Challenge, parse_challenges
 from lading.oci.digest import Digest
-from lading.oci.origin import BadUrl, Origin, is_internal, resolve
 from lading.oci.reference import Reference
-from lading.oci.registry_settings import RetryPolicy
-from lading.oci.retry import delay_s, parse_retry_after
-from lading.server.byte_range import ByteRange, Unsatisfiable, parse_range
+from lading.oci.registry.challenge import Challenge, parse_challenges
+from lading.oci.registry.download import download_file
+from lading.oci.registry.origin import BadUrl, Origin, is_internal, resolve
+from lading.oci.registry.retry import delay_s, parse_retry_after
+from lading.oci.registry.settings import RetryPolicy
+from lading.server.registry.byte_range import ByteRange, Unsatisfiable, parse_range
 
 TOKEN = st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True)
 VALUE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30)

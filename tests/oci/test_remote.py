@@ -13,9 +13,9 @@ from lading.oci.canonical import canonical_json
 from lading.oci.errors import BadManifest, DigestMismatch, SizeMismatch
 from lading.oci.manifest import Index, Manifest
 from lading.oci.reference import Reference
-from lading.oci.registry import RegistryClient
-from lading.oci.registry_errors import RemoteBlobNotFound, RemoteModelNotFound
-from lading.oci.remote import RemoteModel, look_up
+from lading.oci.registry.client import RegistryClient
+from lading.oci.registry.errors import RemoteBlobNotFound, RemoteModelNotFound
+from lading.oci.registry.remote import RemoteModel, look_up
 
 MANIFEST, BLOBS = make_manifest(b"weights", config=b'{"family":"llama"}')
 CONFIG = MANIFEST.config.digest

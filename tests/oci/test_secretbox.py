@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lading.modelfile.errors import InputError
-from lading.oci.secretbox import BadBox, seal, unseal
+from lading.oci.signing.secretbox import BadBox, seal, unseal
 
 # Source: D. J. Bernstein, "Cryptography in NaCl", section 10 (the same as in NaCl's tests/secretbox.c).
 KEY = bytes.fromhex("1b27556473e985d462cd51197a9a46c76009549eac6474f206c4ee0844f68389")

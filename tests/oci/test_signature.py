@@ -25,26 +25,26 @@ from store_models import make_manifest as make_model
 from store_models import put_model
 
 from lading.modelfile.errors import LadingError
-from lading.oci.attachment_tag import attachment_tag, forget_attachments, is_attachment_tag
-from lading.oci.attachments import MAX_PAGES, RegistryAttachments, StoreAttachments
 from lading.oci.descriptor import Descriptor
 from lading.oci.digest import Digest
 from lading.oci.manifest import Index, Manifest
 from lading.oci.media_type import OCI_EMPTY, OCI_INDEX
 from lading.oci.reference import Reference
-from lading.oci.registry import RegistryClient
-from lading.oci.registry_errors import RegistryDenied
-from lading.oci.signature import MAX_SIGNATURES, Form, copy_signatures, sign, verify
-from lading.oci.signature_errors import NotSigned, SignatureInvalid
-from lading.oci.signing_key import KeyKind, SigningKey
-from lading.oci.sigstore_bundle import (
+from lading.oci.registry.client import RegistryClient
+from lading.oci.registry.errors import RegistryDenied
+from lading.oci.signing.attachment_tag import attachment_tag, forget_attachments, is_attachment_tag
+from lading.oci.signing.attachments import MAX_PAGES, RegistryAttachments, StoreAttachments
+from lading.oci.signing.errors import NotSigned, SignatureInvalid
+from lading.oci.signing.key import KeyKind, SigningKey
+from lading.oci.signing.signature import MAX_SIGNATURES, Form, copy_signatures, sign, verify
+from lading.oci.signing.sigstore_bundle import (
     BUNDLE_TYPE,
     SIGNATURE_PREDICATE,
     make_bundle,
     make_referrer,
     make_statement,
 )
-from lading.oci.simple_signing import SIGNATURE, make_layer, make_manifest, make_payload
+from lading.oci.signing.simple_signing import SIGNATURE, make_layer, make_manifest, make_payload
 from lading.oci.store import Store
 from lading.oci.transfer import pull, push
 

@@ -11,15 +11,15 @@ from registry_server import INSTALLED, WHY_NOT, RunningRegistry, running_registr
 from store_models import put_model
 
 from lading.modelfile.errors import LadingError
-from lading.oci.attachments import StoreAttachments
 from lading.oci.digest import Digest
 from lading.oci.reference import Reference
-from lading.oci.registry import RegistryClient
-from lading.oci.registry_settings import RegistrySettings
-from lading.oci.signature import sign, verify
-from lading.oci.signature_errors import BadKey, BadPolicy, NotSigned, SignatureInvalid
-from lading.oci.signature_policy import Mode, Rule, SignaturePolicy, read_policy
-from lading.oci.signing_key import SigningKey
+from lading.oci.registry.client import RegistryClient
+from lading.oci.registry.settings import RegistrySettings
+from lading.oci.signing.attachments import StoreAttachments
+from lading.oci.signing.errors import BadKey, BadPolicy, NotSigned, SignatureInvalid
+from lading.oci.signing.key import SigningKey
+from lading.oci.signing.policy import Mode, Rule, SignaturePolicy, read_policy
+from lading.oci.signing.signature import sign, verify
 from lading.oci.store import Store
 from lading.oci.transfer import pull, push
 

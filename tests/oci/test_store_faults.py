@@ -18,13 +18,12 @@ from store_models import describe, put_model
 from store_oracle import assert_nothing_lost, snapshot
 
 from lading.modelfile.errors import LadingError
-from lading.oci import importer
 from lading.oci.descriptor import Descriptor
 from lading.oci.digest import Digest
-from lading.oci.disk import free_bytes
 from lading.oci.errors import BadSource, DiskFull, NotAStore, SourceChanged, StoreFailure, StoreReadOnly
 from lading.oci.reference import Reference
-from lading.oci.store import Store
+from lading.oci.store import Store, importer
+from lading.oci.store.disk import free_bytes
 
 MIB = 1 << 20
 NOBODY = 65534

@@ -18,9 +18,9 @@ from store_oracle import assert_nothing_lost, snapshot
 from lading.modelfile.errors import NotFoundError
 from lading.oci.digest import Digest
 from lading.oci.errors import ModelNotFound
-from lading.oci.lock import locked
 from lading.oci.reference import Reference
 from lading.oci.store import Store, SweepPolicy
+from lading.oci.store.lock import locked
 
 DURATION_S = 2.0
 

@@ -31,11 +31,11 @@ from lading.modelfile.errors import LadingError
 from lading.oci.descriptor import Descriptor
 from lading.oci.digest import Digest
 from lading.oci.errors import BadManifest, BlobNotFound, DigestMismatch, DiskFull, ModelNotFound
-from lading.oci.index_choice import Platform
 from lading.oci.manifest import Index, Manifest
 from lading.oci.progress import Progress
 from lading.oci.reference import Reference
-from lading.oci.registry_errors import RegistryDenied, RegistryError, RemoteBlobNotFound, RemoteModelNotFound
+from lading.oci.registry.errors import RegistryDenied, RegistryError, RemoteBlobNotFound, RemoteModelNotFound
+from lading.oci.registry.index_choice import Platform
 from lading.oci.store import Store
 from lading.oci.transfer import pull, push
 
@@ -248,7 +248,7 @@ def test_two_processes_pull_the_same_model(docker: RunningRegistry, store: Store
         "import sys, pathlib\n"
         "from lading.oci.store import Store\n"
         "from lading.oci.reference import Reference\n"
-        "from lading.oci.registry import RegistryClient\n"
+        "from lading.oci.registry.client import RegistryClient\n"
         "from lading.oci.transfer import pull\n"
         "with RegistryClient() as client:\n"
         "    pull(Store.open(pathlib.Path(sys.argv[1])), client, Reference.parse(sys.argv[2]))\n"
@@ -629,7 +629,7 @@ def test_a_failure_ends_what_stalls_beside_it(scripted: ScriptedRegistry, store:
 PULL_PROGRAM = """
 import pathlib, sys
 from lading.oci.reference import Reference
-from lading.oci.registry import RegistryClient
+from lading.oci.registry.client import RegistryClient
 from lading.oci.store import Store
 from lading.oci.transfer import pull
 try:

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lading.runtime.answer import Call, Content, Piece, Thought, merged
-from lading.runtime.output import AnswerReader
 from lading.runtime.protocol import TokenLogprob
-from lading.runtime.stops import StopMatcher
-from lading.runtime.thinking import KNOWN_TAGS, ThinkingSplitter
-from lading.runtime.thinking import tags_of_template as thinking_tags
-from lading.runtime.tool_calls import BARE, CallTags, ToolCallParser
-from lading.runtime.tool_calls import tags_of_template as call_tags
+from lading.runtime.runner.answer import Call, Content, Piece, Thought, merged
+from lading.runtime.runner.output import AnswerReader
+from lading.runtime.runner.stops import StopMatcher
+from lading.runtime.runner.thinking import KNOWN_TAGS, ThinkingSplitter
+from lading.runtime.runner.thinking import tags_of_template as thinking_tags
+from lading.runtime.runner.tool_calls import BARE, CallTags, ToolCallParser
+from lading.runtime.runner.tool_calls import tags_of_template as call_tags
 
 HERMES = CallTags("<tool_call>", "</tool_call>")
 MISTRAL = CallTags("[TOOL_CALLS]")

@@ -13,9 +13,15 @@ from typing import Any
 import psutil
 import pytest
 
-from lading.runtime.chat_template import CHATML, MAX_OUTPUT, MAX_TEMPLATE, ChatTemplate, template_variables
 from lading.runtime.errors import BadTemplate
-from lading.runtime.renderer import CPU_LIMIT_S, Renderer, RenderJob
+from lading.runtime.runner.chat_template import (
+    CHATML,
+    MAX_OUTPUT,
+    MAX_TEMPLATE,
+    ChatTemplate,
+    template_variables,
+)
+from lading.runtime.runner.renderer import CPU_LIMIT_S, Renderer, RenderJob
 
 # From Python 3.12 on a fork beside threads is warned of; a runner forks before it has any.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lading.oci.gguf_header import GgufArray
-from lading.oci.gguf_types import ValueType
+from lading.oci.gguf.header import GgufArray
+from lading.oci.gguf.type_table import ValueType
 from lading.runtime.errors import DoesNotFit
-from lading.runtime.estimate import (
-    LoadShape,
-    MemoryEstimate,
-    choose_parallel,
-    estimate,
-    require_fit,
-)
+from lading.runtime.estimate import LoadShape, MemoryEstimate, choose_parallel, estimate, require_fit
 from lading.runtime.model_shape import ModelShape, padded_context, read_shape
 
 MIB = 1024 * 1024

@@ -9,7 +9,7 @@ import pytest
 from model_shelf import ModelShelf
 
 from lading.oci.errors import BlobNotFound, ModelNotFound
-from lading.oci.gguf import BadGguf
+from lading.oci.gguf.reader import BadGguf
 from lading.oci.reference import Reference
 from lading.runtime.mount import MountedModel, Mounter, mount
 from lading.runtime.protocol import Message

@@ -13,12 +13,12 @@ import pytest
 from command import TINY_CHAT
 from live_runner import LiveRunner, live_runner
 
-from lading.runtime import landlock, seccomp
+from lading.runtime.runner import landlock, seccomp
 
 PROBE = r"""
 import ctypes, json, os, signal, socket, subprocess, sys, threading
 model, other, folder = sys.argv[1:4]
-from lading.runtime.sandbox import confine, forbid_privileges
+from lading.runtime.runner.sandbox import confine, forbid_privileges
 
 in_force = [*forbid_privileges(), *confine(files=(model,), socket_folder=folder)]
 results = {}

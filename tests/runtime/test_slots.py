@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lading.runtime.slots import Slot, SlotTable, TokenArray, common_prefix
+from lading.runtime.runner.slots import Slot, SlotTable, TokenArray, common_prefix
 
 
 @dataclass

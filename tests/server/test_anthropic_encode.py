@@ -12,15 +12,9 @@ import pytest
 from lading.modelfile.errors import InternalError
 from lading.runtime.inference import Done, InferenceEvent
 from lading.runtime.protocol import Text, Thinking, ToolCall, Usage
-from lading.server import anthropic_schema as schema
-from lading.server.anthropic_encode import (
-    Head,
-    anthropic_body,
-    message_events,
-    problem_event,
-    whole_message,
-)
-from lading.server.anthropic_request import messages_of
+from lading.server.anthropic import schema as schema
+from lading.server.anthropic.encode import Head, anthropic_body, message_events, problem_event, whole_message
+from lading.server.anthropic.request import messages_of
 from lading.server.errors import Problem
 from lading.server.wire import json_bytes
 

@@ -11,9 +11,9 @@ from lading.oci.store import Store
 from lading.runtime.inference import Inference
 from lading.server.app import create_app
 from lading.server.catalogue import Catalogue
-from lading.server.hosted import ROUTES as HOSTED
-from lading.server.keeper_client import KeeperClient
+from lading.server.keeper.client import KeeperClient
 from lading.server.names import Names
+from lading.server.native.hosted import ROUTES as HOSTED
 from lading.server.services import Services
 from lading.server.settings import ServerSettings
 

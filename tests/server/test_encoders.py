@@ -16,8 +16,9 @@ import pytest
 from lading.modelfile.errors import InternalError
 from lading.runtime.inference import Done, InferenceEvent
 from lading.runtime.protocol import Text, Thinking, TokenLogprob, ToolCall, Usage
-from lading.server import native_encode, openai_encode
-from lading.server.openai_encode import Head
+from lading.server.native import encode as native_encode
+from lading.server.openai import encode as openai_encode
+from lading.server.openai.encode import Head
 
 USAGE = Usage(
     prompt_tokens=11,

@@ -13,9 +13,13 @@ import pytest
 from live_server import LiveServer
 
 import lading.server
-from lading.server import anthropic_schema, llama_schema, native_schema, openai_schema, responses_schema
+from lading.server.anthropic import schema as anthropic_schema
 from lading.server.errors import BadField
 from lading.server.field_status import Ignored, Mark, Refused, marks_of, refuse_unsupported
+from lading.server.llama import schema as llama_schema
+from lading.server.native import schema as native_schema
+from lading.server.openai import responses_schema
+from lading.server.openai import schema as openai_schema
 
 QUESTION = [{"role": "user", "content": "Hello!"}]
 SHORT = {"model": "tiny", "messages": QUESTION, "max_tokens": 1}

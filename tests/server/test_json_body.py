@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lading.modelfile.errors import LadingError
 from lading.server.errors import BadBody, BodyTooLarge, MissingBody
 from lading.server.json_body import BODY_LIMIT, MAX_DEPTH, decode, parse, read_body
-from lading.server.native_schema import ChatRequest, EmbedRequest, GenerateRequest
+from lading.server.native.schema import ChatRequest, EmbedRequest, GenerateRequest
 
 
 class FakeRequest:

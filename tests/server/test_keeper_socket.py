@@ -20,11 +20,11 @@ from lading.runtime.errors import OutOfMemory
 from lading.runtime.grant import Acquire
 from lading.runtime.keeper import Keeper
 from lading.runtime.settings import RuntimeSettings
-from lading.server import keeper_client
 from lading.server.errors import KeeperAway
-from lading.server.keeper_client import KeeperClient
-from lading.server.keeper_service import KeeperService
-from lading.server.keeper_wire import Refused, error_of, refusal
+from lading.server.keeper import client as keeper_client
+from lading.server.keeper.client import KeeperClient
+from lading.server.keeper.service import KeeperService
+from lading.server.keeper.wire import Refused, error_of, refusal
 
 T = TypeVar("T")
 

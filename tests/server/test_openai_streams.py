@@ -10,7 +10,7 @@ import pytest
 from lading.runtime.errors import RunnerLost
 from lading.runtime.inference import Done, InferenceEvent
 from lading.runtime.protocol import Text, Thinking, ToolCall, Usage
-from lading.server.openai_chat import as_call, merged
+from lading.server.openai.chat import as_call, merged
 
 DONE = Done(reason="stop", usage=Usage(), total_duration_ns=1, load_duration_ns=1)
 

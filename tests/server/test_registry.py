@@ -24,7 +24,7 @@ from store_oracle import assert_nothing_lost, snapshot
 from lading.oci.digest import Digest
 from lading.oci.manifest import Index, Manifest
 from lading.oci.reference import Reference
-from lading.oci.registry_errors import RegistryError
+from lading.oci.registry.errors import RegistryError
 from lading.oci.store import Store
 from lading.oci.transfer import pull, push
 

@@ -12,11 +12,11 @@ import pytest
 from lading.modelfile.errors import InternalError
 from lading.runtime.inference import Done, InferenceEvent
 from lading.runtime.protocol import Message, Text, Thinking, ToolCall, Usage
-from lading.server import responses_schema as schema
 from lading.server.errors import Problem
-from lading.server.response_memory import ResponseMemory
-from lading.server.responses_encode import ResponseWriter, new_response
-from lading.server.responses_request import messages_of
+from lading.server.openai import responses_schema as schema
+from lading.server.openai.response_memory import ResponseMemory
+from lading.server.openai.responses_encode import ResponseWriter, new_response
+from lading.server.openai.responses_request import messages_of
 
 USAGE = Usage(prompt_tokens=11, cached_tokens=4, eval_tokens=5)
 DONE = Done(reason="stop", usage=USAGE, total_duration_ns=2, load_duration_ns=1)

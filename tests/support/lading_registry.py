@@ -16,7 +16,7 @@ from pathlib import Path
 def application() -> object:
     """What gunicorn serves, told by the environment."""
     from lading.oci.store import Store
-    from lading.server.registry import create_registry_app
+    from lading.server.registry.routes import create_registry_app
 
     store = Store.open(Path(os.environ["TEST_STORE"]))
     return create_registry_app(store, read_only=os.environ.get("TEST_READ_ONLY") == "1")

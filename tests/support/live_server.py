@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from lading.modelfile.syntax import parse
-from lading.oci.build import build
+from lading.oci.building.build import build
 from lading.oci.reference import Reference
 from lading.oci.store import Store
 

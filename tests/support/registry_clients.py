@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from lading.oci.credentials import Credential, Credentials, GivenCredentials, NoCredentials
-from lading.oci.registry import RegistryClient
-from lading.oci.registry_settings import RegistrySettings
+from lading.oci.registry.client import RegistryClient
+from lading.oci.registry.credentials import Credential, Credentials, GivenCredentials, NoCredentials
+from lading.oci.registry.settings import RegistrySettings
 
 USER, SECRET = "porter", "s3cret-pass"
 

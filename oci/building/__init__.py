@@ -1,0 +1,1 @@
+"""Building: from a Modelfile to layers and a manifest."""

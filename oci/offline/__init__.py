@@ -1,0 +1,1 @@
+"""Hand-over without a registry: archives and folders in the OCI image layout."""

@@ -1,0 +1,1 @@
+"""Registries: the client, its credentials, and everything it guards against."""

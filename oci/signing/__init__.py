@@ -1,0 +1,1 @@
+"""Signatures: keys, cosign's formats, and the policy that asks for them."""

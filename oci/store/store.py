@@ -1,0 +1,373 @@
+"""The store: an OCI image layout on disk, safe for many processes at once.
+
+The life of a blob
+    *Ingest.* Bytes are appended to a file in ``ingest/``, which its writer keeps locked, and are hashed on
+    the way. Nobody else sees them. If the writer fails or dies, the file is a leftover: a writer that asks
+    to resume reads it again and goes on, and the sweep removes it.
+    *Commit.* Size is compared, then the digest, then the file is put on disk (``fsync``), then renamed to
+    ``blobs/<algorithm>/<hex>``, then the folder is put on disk. The rename is the point of no return. So
+    what has a name under ``blobs/`` is complete and is what its name says; it is never written again.
+    *Tag.* Last, once all that the manifest names is there, ``index.json`` is replaced in one step.
+    *Sweep.* ``gc`` removes blobs that no tag needs and no lease lists. A lease is a locked file with the
+    digests that a running operation relies on; whoever dies loses the lock, and with it the lease.
+
+Locks
+    One file, ``lock``. Shared, for the instant of adding a blob or a lease; exclusive, to tag and to sweep.
+    Reading takes no lock and works on a read-only file system. All locks end with their process.
+
+Durability
+    After a crash or power loss at any instant every earlier tag is there and complete, and what is left over
+    lies in ``ingest/``, ``leases/`` or untagged in ``blobs/``, where ``gc`` finds it.
+
+Other programs may read the layout as it is, and write to it too (``skopeo copy … oci:STORE:NAME``), but
+they take no locks: let none run beside ``gc``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from ..descriptor import Descriptor
+from ..digest import Digest
+from ..errors import BadManifest, BlobNotFound, DigestMismatch, ModelNotFound, SizeMismatch
+from ..manifest import Index, Manifest
+from ..progress import ProgressSink, ignore_progress
+from ..reference import Reference
+from .blob import find_blob, is_intact, open_blob, read_blob
+from .creation import ensure_folders, prepare
+from .disk import translating
+from .fsck import FsckReport, check
+from .graph import Unreadable, read_document, walk
+from .importer import ImportedFile, hash_source, import_into, open_source
+from .index import Entry, TaggedManifest, TagIndex
+from .ingest import Ingest, ingesting
+from .layout import StoreLayout
+from .lease import LeaseBook
+from .lock import locked
+from .sweep import GcReport, SweepPolicy, sweep
+
+__all__ = ["FsckReport", "GcReport", "ImportedFile", "Ingest", "Store", "SweepPolicy", "TaggedManifest"]
+
+
+class Store:
+    """Blobs by digest and manifests by reference. Open one with ``Store.open``.
+
+    Safe to use from several threads, and any number of processes may have the same store open. Every
+    method may raise StoreFailure where the operating system refuses; those that write also DiskFull and
+    StoreReadOnly.
+    """
+
+    def __init__(self, layout: StoreLayout) -> None:
+        self._layout = layout
+        self._leases = LeaseBook(layout)
+        self._index = TagIndex(layout)
+
+    @classmethod
+    def open(cls, root: Path) -> Store:
+        """The store in the folder ``root``, which is created where it is missing or empty.
+
+        A store that exists is opened without writing.
+
+        Raises: NotAStore where the folder holds something else; StoreReadOnly where it cannot be created.
+        """
+        layout = StoreLayout(root.absolute())
+        prepare(layout)
+        return cls(layout)
+
+    @property
+    def root(self) -> Path:
+        """The folder, absolute."""
+        return self._layout.root
+
+    @property
+    def layout(self) -> StoreLayout:
+        """The paths of this store."""
+        return self._layout
+
+    # Blobs: reading
+
+    def has(self, digest: Digest, size: int | None = None) -> bool:
+        """Whether the blob is there and, where given, has ``size`` bytes. Reads no content: see ``intact``.
+
+        Under a lease, the blob is kept from now on.
+        """
+        self._touch(digest)
+        fd = find_blob(self._layout, digest)
+        if fd is None:
+            return False
+        try:
+            return size is None or os.fstat(fd).st_size == size
+        finally:
+            os.close(fd)
+
+    def intact(self, digest: Digest, size: int | None = None) -> bool:
+        """Whether the blob is there and its content is right. Reads it all, unless it bears the mark of
+        having been verified and not written since (``mark.py``).
+
+        Under a lease, the blob is kept from now on.
+        """
+        self._touch(digest)
+        return is_intact(self._layout, digest, size)
+
+    def blob_path(self, digest: Digest) -> Path:
+        """The file of the blob, to be mapped or read but never written. Raises: BlobNotFound."""
+        if not self.has(digest):
+            raise BlobNotFound(str(digest))
+        return self._layout.blob(digest)
+
+    def blob_size(self, digest: Digest) -> int:
+        """The bytes that the blob has. Raises: BlobNotFound."""
+        with self.open_blob(digest) as blob:
+            return os.fstat(blob.fileno()).st_size
+
+    def open_blob(self, digest: Digest) -> BinaryIO:
+        """The blob, opened for reading; the caller closes it. It stays readable if it is swept.
+
+        Raises: BlobNotFound.
+        """
+        return os.fdopen(open_blob(self._layout, digest), "rb")
+
+    def read_blob(self, digest: Digest, *, limit: int) -> bytes:
+        """The whole blob, verified. ``limit`` is the most bytes that are accepted.
+
+        Raises: BlobNotFound; DigestMismatch; SizeMismatch where it is larger than ``limit``.
+        """
+        return read_blob(self._layout, digest, limit=limit)
+
+    # Blobs: writing
+
+    def put_bytes(self, data: bytes, *, algorithm: str = "sha256") -> Digest:
+        """Store ``data`` as a blob. A damaged blob in its place is replaced."""
+        digest = Digest.of(data, algorithm=algorithm)
+        if self.intact(digest, len(data)):
+            return digest
+        with self._ingest_new(digest.algorithm) as ingest:
+            ingest.write(data)
+            return ingest.commit()
+
+    def import_file(self, path: Path, *, on_bytes: Callable[[int], None] | None = None) -> ImportedFile:
+        """Store the content of a local file, which stays as it is. One read; a clone where possible; nothing
+        is written where the store has it already.
+
+        ``on_bytes`` is told each number of bytes that was taken in; in all, the size of the file.
+
+        Raises: BadSource, SourceChanged; then nothing is stored.
+        """
+        source = open_source(path)
+        try:
+            if self._has_blob_of_size(os.fstat(source).st_size):
+                known = hash_source(source, path, on_bytes)
+                if self.intact(known.digest, known.size):
+                    return known
+                on_bytes = None  # it has been told of every byte
+            with self._ingest_new() as ingest:
+                return import_into(ingest, source, path, on_bytes)
+        finally:
+            os.close(source)
+
+    @contextmanager
+    def ingest(
+        self,
+        expected: Descriptor | None = None,
+        *,
+        resume: bool = False,
+        wait_s: float | None = None,
+        on_wait: Callable[[int], None] | None = None,
+    ) -> Iterator[Ingest]:
+        """Write a blob piece by piece: ``write``, then ``commit``. Leaving without commit removes what was
+        written; with ``resume`` it is kept for a later ``ingest(…, resume=True)`` of the same content, unless
+        it turned out to be wrong.
+
+        One writer at a time for the same ``expected`` content, over all processes: others wait up to
+        ``wait_s`` seconds, for ever where None, and then mostly find the blob ``present``. Meanwhile
+        ``on_wait`` is told again and again how many bytes the other writer has; what it raises ends the wait.
+
+        Raises: IngestBusy; DiskFull before anything is written where ``expected`` does not fit.
+        """
+        if expected is None:
+            with self._ingest_new() as ingest:
+                yield ingest
+            return
+        ingest = Ingest(self._layout, self._leases, expected)
+        try:
+            ensure_folders(self._layout)
+            ingest.open(resume=resume, wait_s=wait_s, on_wait=on_wait)
+            if self.intact(expected.digest, expected.size):
+                ingest.present = True
+                ingest.offset = expected.size
+        except BaseException:
+            ingest.end(keep=resume)
+            raise
+        with ingesting(ingest, expected, resume=resume):
+            yield ingest
+
+    def adopt(self, path: Path, expected: Descriptor) -> None:
+        """Make ``path``, a file in ``ingest/`` that has all the bytes of ``expected``, its blob: the file is
+        read, verified and renamed. Where it is wrong, too short or too long, it is removed.
+
+        Raises: IngestBusy where somebody has it locked; SizeMismatch, DigestMismatch.
+        """
+        ingest = Ingest(self._layout, self._leases, expected, path=path)
+        ingest.open(resume=True, wait_s=0)
+        with ingesting(ingest, expected, resume=True):
+            try:
+                ingest.commit()
+            except SizeMismatch:
+                ingest.discard()
+                raise
+
+    @contextmanager
+    def _ingest_new(self, algorithm: str = "sha256") -> Iterator[Ingest]:
+        ensure_folders(self._layout)
+        ingest = Ingest(self._layout, self._leases, None, algorithm=algorithm)
+        ingest.open(resume=False, wait_s=None)
+        with ingesting(ingest, None, resume=False):
+            yield ingest
+
+    # Manifests and tags
+
+    def put_manifest(self, manifest: Manifest | Index) -> Descriptor:
+        """Store the exact bytes of ``manifest``; it is kept only once it is tagged."""
+        self.put_bytes(manifest.raw)
+        return manifest.descriptor
+
+    def read_manifest(self, descriptor: Descriptor) -> Manifest | Index:
+        """The manifest or index that ``descriptor`` names, verified.
+
+        Raises: BlobNotFound, DigestMismatch, SizeMismatch, BadManifest.
+        """
+        return read_document(self._layout, descriptor)
+
+    def tag(self, reference: Reference, descriptor: Descriptor) -> TaggedManifest:
+        """Let ``reference`` name a manifest or index that is complete in this store.
+
+        A tag whose name differs in case only is the same tag, and keeps its spelling. The result says
+        what was written.
+
+        Raises: BlobNotFound where anything is missing; DigestMismatch where ``reference`` has another digest;
+            BadManifest, SizeMismatch, StoreCorrupt. Then every tag is as it was.
+        """
+        if reference.digest is not None and reference.digest != descriptor.digest:
+            raise DigestMismatch(str(reference.digest), str(descriptor.digest), what=str(reference))
+        ensure_folders(self._layout)
+        with locked(self._layout.lock, "exclusive"):
+            self._require_complete(descriptor)
+            tagged = self._index.read().by_name(reference)
+            spelled = tagged.reference if tagged and tagged.reference else reference
+            now = datetime.now(UTC)
+            self._index.set(spelled, descriptor, now)
+        return TaggedManifest(spelled, descriptor, now)
+
+    def untag(self, reference: Reference) -> TaggedManifest:
+        """Forget a tag; its blobs stay until the sweep. Returns what it was.
+
+        Raises: ModelNotFound.
+        """
+        ensure_folders(self._layout)
+        with locked(self._layout.lock, "exclusive"):
+            entry = self._index.read().by_name(reference)
+            if entry is None or entry.reference is None:
+                raise ModelNotFound(str(reference), reference.display)
+            self._index.remove(entry.reference)
+        return self._tagged(entry, entry.reference)
+
+    def find(self, reference: Reference) -> TaggedManifest:
+        """The tag that ``reference`` means: of that name, of that name in another case, or, with a digest,
+        one of the same repository with that digest.
+
+        Raises: ModelNotFound, StoreCorrupt.
+        """
+        entry = self._entry(reference)
+        return self._tagged(entry, entry.reference or reference)
+
+    def resolve(self, reference: Reference) -> Manifest:
+        """The manifest that ``reference`` names, verified. Under a lease, it and its blobs are kept.
+
+        Raises: ModelNotFound; BadManifest where it is an index; BlobNotFound, DigestMismatch, SizeMismatch,
+            StoreCorrupt where the store is damaged.
+        """
+        document = self.read_manifest(self._entry(reference).descriptor)
+        if isinstance(document, Index):
+            raise BadManifest([f"{reference.display} is an index of {len(document.manifests)} manifests"])
+        self._touch(document.digest, *(blob.digest for blob in document.blobs))
+        return document
+
+    def tags(self) -> list[TaggedManifest]:
+        """Every tag, the latest first. Raises: StoreCorrupt."""
+        tagged = [
+            self._tagged(entry, entry.reference)
+            for entry in self._index.read().entries
+            if entry.reference is not None
+        ]
+        return sorted(tagged, key=lambda tag: (-tag.modified.timestamp(), str(tag.reference)))
+
+    # Upkeep
+
+    @contextmanager
+    def lease(self) -> Iterator[None]:
+        """Until the end, no blob is swept that was ingested, looked for or resolved through this object
+        meanwhile, by any thread.
+        """
+        ensure_folders(self._layout)
+        with self._leases.lease():
+            yield
+
+    def gc(self, *, dry_run: bool = False, policy: SweepPolicy | None = None) -> GcReport:
+        """Remove what no tag and no lease needs, and old leftovers. ``dry_run`` only tells.
+
+        Raises: StoreCorrupt where some tag cannot be read; then nothing was removed.
+        """
+        ensure_folders(self._layout)
+        with locked(self._layout.lock, "exclusive"):
+            return sweep(self._layout, self._index.read(), policy or SweepPolicy(), dry_run=dry_run)
+
+    def fsck(self, *, repair: bool = False, progress: ProgressSink = ignore_progress) -> FsckReport:
+        """Read everything and tell all that is wrong. ``repair`` moves damaged files to ``quarantine/`` and
+        accepts ``index.json`` as it is; the report is of before.
+        """
+        return check(self._layout, self._index, repair=repair, progress=progress)
+
+    # Helpers
+
+    def _entry(self, reference: Reference) -> Entry:
+        entry = self._index.read().find(reference)
+        if entry is None:
+            raise ModelNotFound(str(reference), reference.display)
+        return entry
+
+    def _tagged(self, entry: Entry, reference: Reference) -> TaggedManifest:
+        return TaggedManifest(reference, entry.descriptor, entry.modified or self._arrival(entry.descriptor))
+
+    def _arrival(self, descriptor: Descriptor) -> datetime:
+        """When the blob came, for tags that other programs wrote without a time."""
+        try:
+            seconds = self._layout.blob(descriptor.digest).lstat().st_mtime
+        except OSError:
+            seconds = 0.0
+        return datetime.fromtimestamp(seconds, UTC)
+
+    def _has_blob_of_size(self, size: int) -> bool:
+        for path, _ in self._layout.iter_blob_files():
+            with suppress(FileNotFoundError):
+                if path.lstat().st_size == size:
+                    return True
+        return False
+
+    def _require_complete(self, descriptor: Descriptor) -> None:
+        try:
+            for needed in walk(self._layout, descriptor):
+                size = self.blob_size(needed.digest)
+                if size != needed.size:
+                    raise SizeMismatch(str(needed.digest), needed.size, size)
+        except Unreadable as error:
+            raise error.cause from error
+
+    def _touch(self, *digests: Digest) -> None:
+        if self._leases.active:
+            with locked(self._layout.lock, "shared"), translating("recording in", self._layout.leases):
+                self._leases.record(*digests)

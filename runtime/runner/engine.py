@@ -1,0 +1,393 @@
+"""Continuous batching: one thread, one context, many generations at once. Runner process only.
+
+Each step evaluates one batch: the last token of every generation that is under way, then as much of the
+waiting prompts as fits, first come, first served. A prompt beside running streams is read in chunks, so that
+it delays each of their tokens by one chunk at most. New generations and cancellations are looked at before
+every step.
+
+Rules for editing this file:
+
+* Only the engine's thread touches the context, slots, and generations that were submitted.
+* A slot notes tokens as evaluated only after the decode that evaluated them has succeeded.
+* Every generation ends in exactly one `End` or `Failed`.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from ...modelfile.errors import LadingError
+from ..errors import failure_code
+from ..protocol import EndReason, Event, Failed, FailureCode, TokenLogprob
+from .generation import Generation
+from .llama import LlamaVocab
+from .llama_context import LlamaBatch, LlamaContext
+from .sampler import Sampler
+from .slots import Slot, SlotTable, common_prefix
+
+Delivery = tuple[object, Event]
+"""Whom an event is for, and the event."""
+
+logger = logging.getLogger(__name__)
+
+_COPY_BYTES_PER_S = 3e9
+_EMA = 0.2
+_FIRST_CHUNK = 64
+"""Before anything has been measured."""
+_MIN_CHUNK = 32
+"""Below this, evaluating a prompt takes longer for each token."""
+_LOOK_AHEAD = 16
+"""How many of the queue may be overtaken by those behind them, to wait for a prompt that is being read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    n_ctx: int
+    """Context of one sequence, tokens; at most what the context was made for."""
+    n_batch: int
+    """Most tokens in one step; at least the number of slots."""
+    stall_s: float = 0.2
+    """How long reading a prompt may hold up a token of a running stream: what sets the size of a chunk."""
+    max_queue: int = 512
+    slot_bytes: int = 0
+    """Memory of one slot: what a copy between slots has to move."""
+
+
+@dataclass(slots=True)
+class EngineCounters:
+    """Written by the engine's thread, read by any."""
+
+    running: int = 0
+    queued: int = 0
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    eval_tokens: int = 0
+    idle_since_ns: int = 0
+
+
+class _Cancelled:
+    """A command: cancel what ``owner`` asked for, all of it where ``request_id`` is None."""
+
+    __slots__ = ("owner", "request_id")
+
+    def __init__(self, owner: object, request_id: int | None) -> None:
+        self.owner = owner
+        self.request_id = request_id
+
+    def matches(self, generation: Generation) -> bool:
+        return generation.owner is self.owner and self.request_id in (None, generation.request_id)
+
+
+class _Stop:
+    """A command: leave `Engine.run`."""
+
+
+class Engine:
+    """Run `run` in a thread of its own; the other public methods may be called from any thread.
+
+    ``deliver`` is called in the engine's thread, once a step at most, with the events of that step in order.
+    """
+
+    def __init__(
+        self,
+        context: LlamaContext,
+        vocab: LlamaVocab,
+        settings: EngineSettings,
+        deliver: Callable[[list[Delivery]], None],
+        *,
+        sliding_window: int = 0,
+        preserved: Iterable[int] = (),
+    ) -> None:
+        self.counters = EngineCounters(idle_since_ns=time.monotonic_ns())
+        self._context = context
+        self._vocab = vocab
+        self._settings = settings
+        self._deliver = deliver
+        self._preserved = frozenset(preserved)
+        self._pieces: dict[int, bytes] = {}
+        self._commands: queue.SimpleQueue[Generation | _Cancelled | _Stop] = queue.SimpleQueue()
+        self._queue: deque[Generation] = deque()
+        self._running: list[Generation] = []  # in order of admission
+        self._slots = SlotTable(context, context.n_seq, settings.n_ctx, sliding_window)
+        self._batch = LlamaBatch(settings.n_batch)
+        self._outbox: list[Delivery] = []
+        self._token_s = 0.0  # seconds to evaluate one prompt token, smoothed
+        self._can_shift = context.can_shift
+        self._stopping = False
+
+    # From any thread
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one more generation would exceed the queue. Approximate: the queue moves while one
+        looks."""
+        return self.counters.queued >= self._settings.max_queue
+
+    def submit(self, generation: Generation) -> None:
+        self.counters.queued += 1
+        self._commands.put(generation)
+
+    def cancel(self, owner: object, request_id: int | None = None) -> None:
+        """Takes effect before the next step; without ``request_id``, for all that ``owner`` asked for."""
+        self._commands.put(_Cancelled(owner, request_id))
+
+    def stop(self) -> None:
+        """Fail what is unfinished and leave `run`, after the step under way."""
+        self._commands.put(_Stop())
+
+    # The engine's thread
+
+    def run(self) -> None:
+        """Serve until `stop`. An exception out of here means that the runner cannot go on."""
+        while not self._stopping:
+            self._obey()
+            self._admit()
+            if self._running:
+                self._step()
+            self._flush()
+        for generation in (*self._running, *self._queue):
+            self._fail(generation, "shutting_down", "the model is being unloaded")
+        self._flush()
+
+    def _obey(self) -> None:
+        """Take all commands; wait for one when there is nothing else to do."""
+        idle = not self._running and not self._queue
+        while True:
+            try:
+                command = self._commands.get(block=idle)
+            except queue.Empty:
+                return
+            idle = False
+            if isinstance(command, Generation):
+                self._queue.append(command)
+                self.counters.requests += 1
+                self.counters.idle_since_ns = 0
+            elif isinstance(command, _Cancelled):
+                for generation in [g for g in (*self._running, *self._queue) if command.matches(g)]:
+                    self._finish(generation, "cancelled")
+            else:
+                self._stopping = True
+                return
+
+    def _admit(self) -> None:
+        """Give free slots to the queue, first come, first served."""
+        while self._queue and self._slots.has_free:
+            generation = self._next_in_queue()
+            if generation is None:
+                break
+            self._queue.remove(generation)
+            slot = self._slots.take(generation.prompt)
+            self._running.append(generation)
+            self._post(generation, generation.start(slot))
+            self.counters.prompt_tokens += len(generation.prompt)
+            self.counters.cached_tokens += generation.cached
+            sampler = Sampler(generation.options, self._vocab, self._settings.n_ctx)
+            sampler.accept(generation.prompt.tolist())
+            generation.sampler = sampler
+        self._count()
+
+    def _next_in_queue(self) -> Generation | None:
+        """The first that has nothing to gain by waiting until a running prompt that begins like its own is
+        read."""
+        reading = [other for other in self._running if not other.is_decoding]
+        for generation in islice(self._queue, _LOOK_AHEAD):
+            if not reading:
+                return generation
+            known = self._slots.best_match(generation.prompt)
+            coming = max(common_prefix(other.prompt, generation.prompt) for other in reading)
+            if coming - known <= self._slots.copy_cost_tokens:
+                return generation
+        return None
+
+    # One step
+
+    def _step(self) -> None:
+        plan = self._plan()
+        if not plan:
+            return
+        self._batch.clear()
+        ends: list[tuple[Generation, int]] = []
+        # llama.cpp puts neighbouring sequences into one pass, so the batch is in order of sequences.
+        for generation, slot, count in sorted(plan, key=lambda entry: entry[1].seq):
+            tokens = generation.pending[:count]
+            complete = count == len(generation.pending)
+            index = self._batch.add(slot.seq, tokens, slot.size, want_last=complete)
+            if complete:
+                ends.append((generation, index))
+        started = time.perf_counter()
+        code = self._context.decode(self._batch)
+        if code != 0:
+            self._decode_failed(code, [generation for generation, _, _ in plan])
+            return
+        self._learn(len(plan), time.perf_counter() - started)
+        for generation, slot, count in plan:
+            slot.append(generation.take_pending(count))
+        for generation, index in ends:
+            try:
+                self._choose(generation, index)
+            except LadingError as error:  # its format cannot be followed any further
+                self._fail(generation, failure_code(error), error.message)
+
+    def _plan(self) -> list[tuple[Generation, Slot, int]]:
+        """Who evaluates how many tokens in this step."""
+        plan: list[tuple[Generation, Slot, int]] = []
+        prompts: list[Generation] = []
+        for generation in list(self._running):
+            assert generation.slot is not None
+            if not generation.is_decoding:
+                prompts.append(generation)
+            elif self._has_room(generation):
+                plan.append((generation, generation.slot, 1))
+        room = self._settings.n_batch - len(plan)
+        if plan:
+            room = min(room, self._chunk())
+        for generation in prompts:
+            count = min(room, len(generation.pending))
+            if count == 0:
+                break
+            assert generation.slot is not None
+            plan.append((generation, generation.slot, count))
+            room -= count
+        return plan
+
+    def _chunk(self) -> int:
+        """Prompt tokens in a step that also serves running streams: as many as `stall_s` allows."""
+        if not self._token_s:
+            return _FIRST_CHUNK
+        return max(_MIN_CHUNK, int(self._settings.stall_s / self._token_s))
+
+    def _has_room(self, generation: Generation) -> bool:
+        """Whether the next token has a place in its slot; makes one by a context shift, or ends the
+        generation."""
+        slot, n_ctx = generation.slot, self._settings.n_ctx
+        assert slot is not None
+        if slot.size < n_ctx:
+            return True
+        wanted = generation.shift and generation.options.num_predict != -2
+        keep = generation.kept_on_shift(n_ctx, self._vocab.add_bos)
+        if wanted and self._can_shift and self._slots.shift(slot, keep):
+            return True
+        self._finish(generation, "length")
+        return False
+
+    def _choose(self, generation: Generation, index: int) -> None:
+        """Choose the token that follows, and tell what it says."""
+        if generation.limit(self._settings.n_ctx) == 0:
+            self._finish(generation, "length")
+            return
+        logits = self._context.logits(index) if generation.constraint or generation.logprobs else None
+        before = logits.copy() if logits is not None and generation.logprobs else None
+        if generation.constraint and logits is not None:
+            generation.constraint.mask(logits)
+        assert generation.sampler is not None
+        token = generation.sampler.sample(self._context, index)
+        if self._vocab.is_end(token):
+            self._finish(generation, "stop")
+            return
+        generation.advance(token)
+        self.counters.eval_tokens += 1
+        logprob = self._logprob(before, token, generation.top_logprobs) if before is not None else None
+        self._post(generation, *generation.events(generation.reader.push(self._piece(token), logprob)))
+        if generation.constraint:
+            generation.constraint.accept(token)
+        if generation.reader.stopped_by or (generation.constraint and generation.constraint.is_complete):
+            self._finish(generation, "stop")
+        elif len(generation.generated) >= generation.limit(self._settings.n_ctx):
+            self._finish(generation, "length")
+
+    def _decode_failed(self, code: int, generations: list[Generation]) -> None:
+        """Nothing is known of what the decode left in memory, so all slots that took part are emptied."""
+        logger.error("llama_decode: code %d for %d tokens", code, self._batch.size)
+        for generation in generations:
+            if generation.slot:
+                self._slots.forget(generation.slot)
+            self._fail(generation, "internal", f"evaluating tokens: llama.cpp answered {code}")
+
+    def _learn(self, sequences: int, seconds: float) -> None:
+        """Keep the price of a copy between slots, in prompt tokens, up to date."""
+        prompt_tokens = self._batch.size - sequences
+        if prompt_tokens < 16:
+            return
+        token_s = seconds / self._batch.size
+        self._token_s = token_s if not self._token_s else (1 - _EMA) * self._token_s + _EMA * token_s
+        copy_s = self._settings.slot_bytes / _COPY_BYTES_PER_S
+        self._slots.copy_cost_tokens = max(16.0, copy_s / self._token_s)
+
+    # Text of tokens
+
+    def _piece(self, token: int) -> bytes:
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._vocab.piece(token, special=token in self._preserved)
+            self._pieces[token] = piece
+        return piece
+
+    def _logprob(self, logits: npt.NDArray[np.float32], token: int, top: int) -> TokenLogprob:
+        peak = logits.max()
+        logits -= peak + np.log(np.exp(logits - peak).sum())
+        best: list[int] = []
+        if top:
+            some = np.argpartition(-logits, min(top, len(logits) - 1))[:top]
+            best = some[np.argsort(-logits[some])].tolist()
+        return self._token_logprob(token, logits, tuple(self._token_logprob(other, logits) for other in best))
+
+    def _token_logprob(
+        self, token: int, logprobs: npt.NDArray[np.float32], top: tuple[TokenLogprob, ...] = ()
+    ) -> TokenLogprob:
+        data = self._vocab.piece(token, special=True)
+        # JSON has no infinity; nothing that can be chosen is less likely than this.
+        logprob = max(float(logprobs[token]), -9999.0)
+        return TokenLogprob(
+            token=data.decode("utf-8", "replace"), logprob=logprob, bytes=tuple(data), top=top
+        )
+
+    # Ends
+
+    def _finish(self, generation: Generation, reason: EndReason) -> None:
+        if reason != "cancelled":
+            self._post(generation, *generation.events(generation.reader.finish()))
+        if generation.reader.stopped_by and reason == "length":
+            reason = "stop"  # the last held-back characters were a stop string after all
+        self._post(generation, generation.end(reason))
+        self._drop(generation)
+
+    def _fail(self, generation: Generation, code: FailureCode, message: str) -> None:
+        self._post(generation, Failed(id=generation.request_id, code=code, message=message))
+        self._drop(generation)
+
+    def _drop(self, generation: Generation) -> None:
+        if generation in self._running:
+            self._running.remove(generation)
+        else:
+            self._queue.remove(generation)
+        if generation.slot:
+            self._slots.release(generation.slot)
+            generation.slot = None
+        if generation.sampler:
+            generation.sampler.close()
+            generation.sampler = None
+        self._count()
+
+    def _count(self) -> None:
+        self.counters.running = len(self._running)
+        self.counters.queued = len(self._queue) + self._commands.qsize()
+        if not self._running and not self._queue and not self.counters.idle_since_ns:
+            self.counters.idle_since_ns = time.monotonic_ns()
+
+    def _post(self, generation: Generation, *events: Event) -> None:
+        self._outbox.extend((generation.owner, event) for event in events)
+
+    def _flush(self) -> None:
+        if self._outbox:
+            outbox, self._outbox = self._outbox, []
+            self._deliver(outbox)

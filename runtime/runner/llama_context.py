@@ -1,0 +1,222 @@
+"""Owners of llama.cpp's context and batch. Runner process only; the rules of `llama` hold.
+
+A context belongs to one thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+
+from ...modelfile.errors import ResourceError
+from .llama import Adapter, LlamaModel
+from .llama_log import LlamaLog
+
+_KV_TYPES = {
+    "f32": llama_cpp.GGML_TYPE_F32,
+    "f16": llama_cpp.GGML_TYPE_F16,
+    "bf16": 30,  # GGML_TYPE_BF16, which the binding does not name
+    "q8_0": llama_cpp.GGML_TYPE_Q8_0,
+    "q5_1": llama_cpp.GGML_TYPE_Q5_1,
+    "q5_0": llama_cpp.GGML_TYPE_Q5_0,
+    "q4_1": llama_cpp.GGML_TYPE_Q4_1,
+    "q4_0": llama_cpp.GGML_TYPE_Q4_0,
+}
+_FLASH_ATTENTION = {
+    "auto": llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    "on": llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    "off": llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+}
+
+
+class ContextError(ResourceError):
+    """llama.cpp cannot make a context, most often for want of memory."""
+
+    log: tuple[str, ...]
+
+    def __init__(self, message: str, log: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.log = log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextSettings:
+    """``n_ctx`` is of one sequence."""
+
+    n_ctx: int
+    n_seq: int
+    n_batch: int
+    n_ubatch: int
+    n_threads: int
+    kv_cache_type: str = "f16"
+    flash_attention: str = "auto"
+    embeddings: bool = False
+
+
+class LlamaContext:
+    """Evaluation state: one KV stream for each of ``n_seq`` sequences, so that none changes another's
+    arithmetic.
+
+    Raises:
+        ContextError: llama.cpp refuses, most often for want of memory. Nothing stays allocated.
+    """
+
+    def __init__(self, model: LlamaModel, settings: ContextSettings, log: LlamaLog) -> None:
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = settings.n_ctx * settings.n_seq
+        params.n_seq_max = settings.n_seq
+        params.n_batch = settings.n_batch
+        params.n_ubatch = settings.n_ubatch
+        params.n_threads = params.n_threads_batch = settings.n_threads
+        params.type_k = params.type_v = _KV_TYPES[settings.kv_cache_type]
+        params.flash_attn_type = _FLASH_ATTENTION[settings.flash_attention]
+        params.embeddings = settings.embeddings
+        # Room for the logits of one token of each sequence, not of every token of a step: with 150,000 tokens
+        # in the vocabulary that is 300 MB less. Embedding models pool over all.
+        params.n_outputs_max = 0 if settings.embeddings else settings.n_seq
+        params.kv_unified = False
+        params.swa_full = False
+        params.no_perf = True
+        pointer = llama_cpp.llama_init_from_model(model.pointer, params)
+        if not pointer:
+            raise ContextError("preparing the model: llama.cpp cannot make a context", log.errors)
+        self.pointer: int = pointer
+        self.n_seq = settings.n_seq
+        self._n_vocab = model.vocab.size
+        self.ranks: bool = self.pooling == llama_cpp.LLAMA_POOLING_TYPE_RANK
+        """What is pooled are scores, not embeddings."""
+        self.n_embd = model.n_cls_out if self.ranks else model.n_embd_out
+        """Width of what is pooled."""
+        self._memory = llama_cpp.llama_get_memory(pointer)
+
+    def close(self) -> None:
+        llama_cpp.llama_free(self.pointer)
+
+    @property
+    def n_ctx_seq(self) -> int:
+        """What llama.cpp made of the wanted context of a sequence: padded up."""
+        return int(llama_cpp.llama_n_ctx_seq(self.pointer))
+
+    @property
+    def pooling(self) -> int:
+        return int(llama_cpp.llama_pooling_type(self.pointer))
+
+    def decode(self, batch: LlamaBatch) -> int:
+        """llama_decode's code: 0 done, 1 no room, 2 aborted, negative: failed."""
+        return int(llama_cpp.llama_decode(self.pointer, batch.struct))
+
+    def logits(self, index: int) -> npt.NDArray[np.float32]:
+        """A writable view of the logits of batch position ``index``, shape (n_vocab,), valid until the next
+        decode."""
+        return np.ctypeslib.as_array(
+            llama_cpp.llama_get_logits_ith(self.pointer, index), shape=(self._n_vocab,)
+        )
+
+    def use_adapters(self, adapters: Sequence[tuple[Adapter, float]]) -> bool:
+        """Apply LoRA adapters (from `LlamaModel.load_adapter`), each with its scale; False where one does
+        not fit."""
+        pointers = (llama_cpp.llama_adapter_lora_p_ctypes * len(adapters))(*(p for p, _ in adapters))
+        scales = (ctypes.c_float * len(adapters))(*(scale for _, scale in adapters))
+        return bool(llama_cpp.llama_set_adapters_lora(self.pointer, pointers, len(adapters), scales) == 0)
+
+    def embedding_of_sequence(self, seq: int) -> npt.NDArray[np.float32]:
+        """A copy of the pooled embedding of a sequence in the last batch."""
+        pointer = llama_cpp.llama_get_embeddings_seq(self.pointer, seq)
+        return np.ctypeslib.as_array(pointer, shape=(self.n_embd,)).copy()
+
+    # Memory: positions [start, end) of sequences; end -1 means to the end.
+
+    @property
+    def has_memory(self) -> bool:
+        """False for encoders, which keep nothing between batches."""
+        return bool(self._memory)
+
+    @property
+    def can_shift(self) -> bool:
+        return bool(self._memory and llama_cpp.llama_memory_can_shift(self._memory))
+
+    def remove(self, seq: int, start: int, end: int = -1) -> bool:
+        """Forget positions. False where this kind of memory cannot forget a part; then nothing has
+        changed."""
+        return bool(llama_cpp.llama_memory_seq_rm(self._memory, seq, start, end))
+
+    def copy(self, source: int, target: int) -> None:
+        """Make ``target`` a copy of all of ``source``; streams can only be copied whole."""
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def move(self, seq: int, start: int, end: int, delta: int) -> None:
+        """Add ``delta`` to the positions."""
+        llama_cpp.llama_memory_seq_add(self._memory, seq, start, end, delta)
+
+    def first_position(self, seq: int) -> int:
+        """The smallest position kept; -1: none. Above 0 where a sliding window has dropped older ones."""
+        return int(llama_cpp.llama_memory_seq_pos_min(self._memory, seq))
+
+    def last_position(self, seq: int) -> int:
+        return int(llama_cpp.llama_memory_seq_pos_max(self._memory, seq))
+
+
+class LlamaBatch:
+    """Tokens for one decode, filled without per-token calls into C. Each token belongs to one sequence."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.size = 0
+        self._token = np.zeros(capacity, np.int32)
+        self._position = np.zeros(capacity, np.int32)
+        self._seq = np.zeros(capacity, np.int32)
+        self._seq_count = np.ones(capacity, np.int32)
+        self._wanted = np.zeros(capacity, np.int8)
+        # seq_id is an array of pointers, one for each token, into _seq.
+        base, step = self._seq.ctypes.data, self._seq.itemsize
+        self._seq_pointers = np.arange(base, base + capacity * step, step, dtype=np.uint64)
+        self.struct = llama_cpp.llama_batch(
+            n_tokens=0,
+            token=self._token.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            embd=None,
+            pos=self._position.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            n_seq_id=self._seq_count.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            seq_id=self._seq_pointers.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
+            logits=self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
+
+    @property
+    def room(self) -> int:
+        return self.capacity - self.size
+
+    def clear(self) -> None:
+        self.size = 0
+        self.struct.n_tokens = 0
+
+    def add(
+        self,
+        seq: int,
+        tokens: Sequence[int] | npt.NDArray[np.int32],
+        position: int,
+        *,
+        want_last: bool,
+        want_all: bool = False,
+    ) -> int:
+        """Append tokens at consecutive positions; the last one's output, or all outputs, can be asked for.
+
+        Returns the batch index of the last.
+        """
+        start, end = self.size, self.size + len(tokens)
+        if len(tokens) == 1:  # decoding: the common case, worth sparing the slices
+            self._token[start] = tokens[0]
+            self._position[start] = position
+            self._seq[start] = seq
+        else:
+            self._token[start:end] = tokens
+            self._position[start:end] = np.arange(position, position + len(tokens), dtype=np.int32)
+            self._seq[start:end] = seq
+        self._wanted[start:end] = want_all
+        self._wanted[end - 1] = want_last or want_all
+        self.size = end
+        self.struct.n_tokens = end
+        return end - 1

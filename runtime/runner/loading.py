@@ -1,0 +1,212 @@
+"""Loading what a `LoadSpec` names: model, context, engine, and the facts about them. Runner process only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ..errors import BadTemplate
+from ..processors import usable_cores
+from ..protocol import FailureCode, LoadFailed, Loading, LoadSpec, Ready, TemplateKind
+from .constraint import ConstraintCompiler
+from .embedding import Embedder
+from .llama import NO_TOKEN, LlamaModel, LoadError, ModelSettings
+from .llama_context import ContextError, ContextSettings, LlamaContext
+from .llama_log import LlamaLog, start_backend
+from .prepare import Preparer, TemplateFacts
+from .renderer import Renderer
+
+_MAX_UBATCH = 512
+_MAX_PARALLEL = 256
+_MIN_CTX = 4
+_PROGRESS_STEP = 0.02
+_SMALL_MODEL = 30_000_000
+_MAX_EMBEDDED = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A model ready to serve. ``embedder`` is set exactly for models that embed instead of generate."""
+
+    spec: LoadSpec
+    model: LlamaModel
+    context: LlamaContext
+    preparer: Preparer
+    embedder: Embedder | None
+    facts: Ready
+
+
+def load(spec: LoadSpec, renderer: Renderer, report: Callable[[Loading], None]) -> Loaded | LoadFailed:
+    """Load all of ``spec``. On failure memory may stay allocated: the process is expected to end."""
+    log = LlamaLog()
+    log.install()
+    start_backend()
+    try:
+        return _load(spec, renderer, log, report)
+    except LoadError as error:
+        return _failed(error, "bad_model", error.log)
+    except ContextError as error:
+        return _failed(error, "out_of_memory", error.log)
+
+
+def _load(spec: LoadSpec, renderer: Renderer, log: LlamaLog, report: Callable[[Loading], None]) -> Loaded:
+    model = LlamaModel(
+        ModelSettings(
+            paths=spec.weights,
+            n_gpu_layers=spec.n_gpu_layers,
+            main_gpu=spec.main_gpu,
+            use_mmap=spec.use_mmap,
+            use_mlock=spec.use_mlock,
+        ),
+        log,
+        _Progress(report),
+    )
+    _refuse_unsupported(spec, model)
+    embeds = _embeds(spec, model)
+    n_ctx = _context_length(spec, model, embeds)
+    settings = _context_settings(spec, model, n_ctx, embeds)
+    context = LlamaContext(model, settings, log)
+    if spec.adapters:
+        adapters = [(model.load_adapter(adapter.path, log), adapter.scale) for adapter in spec.adapters]
+        if not context.use_adapters(adapters):
+            raise LoadError("loading the adapters: llama.cpp cannot apply them to this model", log.errors)
+    template = _template(spec, model, renderer)
+    preparer = Preparer(model.vocab, renderer, template, ConstraintCompiler(model.vocab), n_ctx)
+    return Loaded(
+        spec=spec,
+        model=model,
+        context=context,
+        preparer=preparer,
+        embedder=_embedder(model, context, n_ctx) if embeds else None,
+        facts=_facts(model, settings, template, log, ranks=context.ranks),
+    )
+
+
+class _Progress:
+    """Passes progress on, not more often than is useful; stops the load when nobody listens."""
+
+    def __init__(self, report: Callable[[Loading], None]) -> None:
+        self._report = report
+        self._last = -1.0
+
+    def __call__(self, fraction: float) -> bool:
+        if fraction - self._last < _PROGRESS_STEP:
+            return True
+        self._last = fraction
+        try:
+            self._report(Loading(fraction=fraction))
+        except OSError:
+            return False
+        return True
+
+
+def _refuse_unsupported(spec: LoadSpec, model: LlamaModel) -> None:
+    """Raises: LoadError for kinds of models that the engine would get wrong."""
+    reason = ""
+    if model.vocab.size == 0:
+        reason = "the model has no vocabulary"
+    elif model.has_encoder and model.has_decoder:
+        reason = "models with an encoder and a decoder are not supported"
+    elif model.is_diffusion:
+        reason = "diffusion models are not supported"
+    if reason:
+        raise LoadError(f"loading {spec.weights[0]}: {reason}")
+
+
+def _embeds(spec: LoadSpec, model: LlamaModel) -> bool:
+    """Whether the model is for embeddings: it names a way of pooling, or cannot decode at all."""
+    architecture = model.metadata("general.architecture") or ""
+    pooling = model.metadata(f"{architecture}.pooling_type")
+    return spec.embedding or pooling not in (None, "0") or not model.has_decoder
+
+
+def _context_length(spec: LoadSpec, model: LlamaModel, embeds: bool) -> int:
+    """Of one sequence: what is asked for, within what the model was trained for."""
+    trained = model.n_ctx_train
+    wanted = spec.n_ctx or trained or 4096
+    if embeds:  # a text is evaluated in one pass, whose buffers grow with the square of its length
+        wanted = min(wanted, max(spec.n_batch, _MAX_EMBEDDED))
+    return max(_MIN_CTX, min(wanted, trained) if trained > 0 else wanted)
+
+
+def _context_settings(spec: LoadSpec, model: LlamaModel, n_ctx: int, embeds: bool) -> ContextSettings:
+    n_seq = min(max(1, spec.n_parallel), _MAX_PARALLEL)
+    # An encoder looks at a whole text at once, so a text must fit into one pass.
+    n_batch = n_ctx if embeds else max(min(spec.n_batch, n_ctx), n_seq, 32)
+    return ContextSettings(
+        n_ctx=n_ctx,
+        n_seq=n_seq,
+        n_batch=n_batch,
+        n_ubatch=n_batch if embeds else min(n_batch, _MAX_UBATCH),
+        n_threads=spec.n_threads or _threads(model),
+        kv_cache_type=spec.kv_cache_type,
+        flash_attention=spec.flash_attention,
+        embeddings=embeds,
+    )
+
+
+def _threads(model: LlamaModel) -> int:
+    """One for each core; one alone for a model so small that meeting would cost more than the work."""
+    return 1 if model.parameter_count < _SMALL_MODEL else usable_cores()
+
+
+def _template(spec: LoadSpec, model: LlamaModel, renderer: Renderer) -> TemplateFacts:
+    embedded = spec.template_jinja or model.chat_template
+    kind: TemplateKind = "go" if spec.template_go else "jinja" if embedded else ""
+    source = spec.template_go or embedded
+    vocab = model.vocab
+    facts = TemplateFacts(kind=kind, source=source, bos=vocab.text(vocab.bos), eos=vocab.text(vocab.eos))
+    if not source:
+        return facts
+    try:
+        traits = renderer.describe("go" if kind == "go" else "jinja", source)
+    except BadTemplate:
+        return facts  # raw prompts work all the same; a chat is answered with the reason
+    return replace(facts, traits=traits)
+
+
+def _embedder(model: LlamaModel, context: LlamaContext, n_ctx: int) -> Embedder:
+    template = model.metadata("tokenizer.chat_template.rerank") or ""
+    return Embedder(context, model.vocab, n_ctx, pair_template=template)
+
+
+def _facts(
+    model: LlamaModel, settings: ContextSettings, template: TemplateFacts, log: LlamaLog, *, ranks: bool
+) -> Ready:
+    embeds = settings.embeddings
+    return Ready(
+        pid=os.getpid(),
+        n_ctx=settings.n_ctx,
+        n_ctx_train=model.n_ctx_train,
+        n_parallel=settings.n_seq,
+        n_batch=settings.n_batch,
+        n_vocab=model.vocab.size,
+        n_embd=model.n_embd,
+        n_layer=model.n_layer,
+        n_gpu_layers=log.gpu_layers,
+        architecture=model.metadata("general.architecture") or "",
+        description=model.description,
+        parameter_count=model.parameter_count,
+        model_size=model.size,
+        memory=log.memory(),
+        memory_gpu=log.memory(gpu_only=True),
+        capabilities=("rerank",) if ranks else _capabilities(model, template, embeds),
+        template=template.kind or ("" if embeds else "chatml"),
+    )
+
+
+def _capabilities(model: LlamaModel, template: TemplateFacts, embeds: bool) -> tuple[str, ...]:
+    if embeds:
+        return ("embedding",)
+    found = ["completion"]
+    vocab = model.vocab
+    can_insert = NO_TOKEN not in (vocab.fim_prefix, vocab.fim_suffix, vocab.fim_middle)
+    if can_insert and "insert" not in template.traits.capabilities:
+        found.append("insert")
+    return (*found, *template.traits.capabilities)
+
+
+def _failed(error: LoadError | ContextError, code: FailureCode, log: tuple[str, ...]) -> LoadFailed:
+    reason = f": {log[-1].strip()}" if log else ""
+    return LoadFailed(code=code, message=error.message + reason, hint=error.hint or "", log=log)

@@ -1,0 +1,321 @@
+"""The runner's socket: requests in, events out, and the thread of the engine behind it. Runner process
+only."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable
+
+from ...modelfile.errors import LadingError
+from ..errors import QueueFull, Unsupported, failure_code
+from ..frame import REQUESTS, BadFrame, pack, receive_frame, unpack
+from ..memory import resident_memory
+from ..protocol import (
+    Cancel,
+    Detokenize,
+    Detokenized,
+    Embed,
+    Embeddings,
+    End,
+    Failed,
+    Generate,
+    Rank,
+    Render,
+    Rendered,
+    Reply,
+    Request,
+    RunnerStatus,
+    Scores,
+    Status,
+    Tokenize,
+    Tokens,
+    Usage,
+)
+from .engine import Delivery, Engine, EngineSettings
+from .loading import Loaded
+
+MAX_UNREAD = 8 * 1024 * 1024
+"""Bytes that a client may leave unread before it is hung up on."""
+_MAX_CONNECTIONS = 1024
+_MAX_TOKENS = 1_000_000
+_STOP_GRACE_S = 1.5
+EXIT_ENGINE_FAILED = 70
+
+
+def serve(loaded: Loaded, socket_path: str, on_listening: Callable[[], None]) -> None:
+    """Serve until SIGTERM or the end of stdin. ``on_listening`` is called once clients can connect."""
+    asyncio.run(_Server(loaded).run(socket_path, on_listening))
+
+
+class _Connection:
+    """One client. Its requests die with it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+        """Requests that are not in the engine: being prepared, or answered here."""
+        self.generating: set[int] = set()
+        """Requests in the engine."""
+
+    def send(self, replies: list[Reply]) -> None:
+        """Never waits. A client that does not read is hung up on, and so cancelled."""
+        if self.writer.is_closing():
+            return
+        for reply in replies:
+            if isinstance(reply, End | Failed):
+                self.generating.discard(reply.id)
+        try:
+            self.writer.write(pack(replies))
+        except BadFrame as error:  # a reply beyond the size of a frame: embeddings of very many texts
+            self.writer.write(
+                pack([Failed(id=reply.id, code="bad_request", message=error.message) for reply in replies])
+            )
+        if self.writer.transport.get_write_buffer_size() > MAX_UNREAD:
+            self.writer.transport.abort()
+
+
+class _Server:
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        self._connections: set[_Connection] = set()
+        self._preparing = 0
+        self._embedding = asyncio.Lock()
+        self._embedded_at_ns = time.monotonic_ns()
+        self._embeddings = 0
+        self._embedded_tokens = 0
+        self._stop = asyncio.Event()
+        self._engine = _engine(loaded, self._deliver) if loaded.embedder is None else None
+
+    async def run(self, socket_path: str, on_listening: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        self._loop.add_signal_handler(signal.SIGINT, lambda: None)
+        self._loop.add_reader(0, self._parent_spoke)
+        thread = threading.Thread(target=self._run_engine, name="engine", daemon=True)
+        thread.start()
+        server = await asyncio.start_unix_server(self._serve_connection, socket_path)
+        os.chmod(socket_path, 0o600)  # noqa: PTH101 - the umask has done so; this makes sure
+        on_listening()
+        await self._stop.wait()
+        server.close()
+        if self._engine:
+            self._engine.stop()
+            await asyncio.to_thread(thread.join, _STOP_GRACE_S)
+        await asyncio.sleep(0)  # what the engine delivered last is dispatched now
+        for connection in list(self._connections):
+            connection.writer.close()
+        os.unlink(socket_path)  # noqa: PTH108 - not a Path anywhere else here
+
+    # The engine's thread
+
+    def _run_engine(self) -> None:
+        if self._engine is None:
+            return
+        try:
+            self._engine.run()
+        except BaseException:  # the engine's state is unknown; clients see their connections end
+            traceback.print_exc(file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(EXIT_ENGINE_FAILED)
+
+    def _deliver(self, deliveries: list[Delivery]) -> None:
+        self._loop.call_soon_threadsafe(self._dispatch, deliveries)
+
+    def _dispatch(self, deliveries: list[Delivery]) -> None:
+        """One frame for each client and step."""
+        by_connection: dict[_Connection, list[Reply]] = defaultdict(list)
+        for owner, event in deliveries:
+            assert isinstance(owner, _Connection)
+            by_connection[owner].append(event)
+        for connection, events in by_connection.items():
+            connection.send(events)
+
+    def _parent_spoke(self) -> None:
+        """The parent says nothing after the spec, so this is the end of stdin."""
+        if not os.read(0, 4096):
+            self._loop.remove_reader(0)
+            self._stop.set()
+
+    # Connections
+
+    async def _serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = _Connection(reader, writer)
+        if len(self._connections) >= _MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
+        self._connections.add(connection)
+        try:
+            while (body := await receive_frame(reader)) is not None:
+                for request in unpack(REQUESTS, body):
+                    self._take(connection, request)
+        except (OSError, BadFrame):
+            pass  # a client that breaks the rules or the connection is treated alike
+        finally:
+            self._connections.discard(connection)
+            for task in connection.tasks.values():
+                task.cancel()
+            if self._engine:
+                self._engine.cancel(connection)
+            writer.close()
+
+    def _take(self, connection: _Connection, request: Request) -> None:
+        """Begin to answer. Raises: BadFrame where the id is in use: its two answers could not be told
+        apart."""
+        if isinstance(request, Cancel):
+            self._cancel(connection, request.id)
+            return
+        if request.id in connection.tasks or request.id in connection.generating:
+            raise BadFrame(f"reading a request: id {request.id} is in use")
+        task = asyncio.create_task(self._answer(connection, request))
+        connection.tasks[request.id] = task
+
+    def _cancel(self, connection: _Connection, request_id: int) -> None:
+        if task := connection.tasks.get(request_id):
+            task.cancel()
+        elif self._engine:
+            self._engine.cancel(connection, request_id)
+
+    async def _answer(self, connection: _Connection, request: Request) -> None:
+        try:
+            reply = await self._reply(connection, request)
+            if reply is not None:
+                connection.send([reply])
+        except LadingError as error:
+            failed = Failed(
+                id=request.id, code=failure_code(error), message=error.message, hint=error.hint or ""
+            )
+            connection.send([failed])
+        except asyncio.CancelledError:
+            if isinstance(request, Generate):
+                connection.send([End(id=request.id, reason="cancelled", usage=Usage())])
+        except Exception as error:  # the boundary: a bug here fails one request, not the runner
+            traceback.print_exc(file=sys.stderr)
+            message = f"answering a request: {type(error).__name__}: {error}"
+            connection.send([Failed(id=request.id, code="internal", message=message)])
+        finally:
+            connection.tasks.pop(request.id, None)
+
+    async def _reply(self, connection: _Connection, request: Request) -> Reply | None:
+        """The answer to ``request``; None where the engine gives it."""
+        match request:
+            case Generate():
+                await self._generate(connection, request)
+                return None
+            case Render():
+                text, tokens = await self._loaded.preparer.render(request.request, whole=request.whole)
+                return Rendered(id=request.id, prompt=text, tokens=tokens)
+            case Tokenize():
+                return await self._tokenize(request)
+            case Detokenize():
+                return await self._detokenize(request)
+            case Embed():
+                return await self._embed(request)
+            case Rank():
+                return await self._rank(request)
+            case Status():
+                return self._status(request)
+        raise AssertionError(request)
+
+    async def _generate(self, connection: _Connection, request: Generate) -> None:
+        engine = self._engine
+        if engine is None:
+            raise Unsupported("generating: this model makes embeddings only")
+        if engine.is_full or self._preparing >= self._loaded.spec.max_queue:
+            raise QueueFull(
+                f"generating: {self._loaded.spec.max_queue} requests wait already",
+                hint="try again later, or raise the queue's length or the number of parallel requests",
+            )
+        self._preparing += 1
+        try:
+            generation = await self._loaded.preparer.generation(request, connection)
+        finally:
+            self._preparing -= 1
+        connection.generating.add(request.id)
+        engine.submit(generation)
+
+    async def _tokenize(self, request: Tokenize) -> Tokens:
+        vocab = self._loaded.model.vocab
+        tokens = await asyncio.to_thread(
+            vocab.tokenize,
+            request.text,
+            add_special=request.add_special,
+            parse_special=request.parse_special,
+        )
+        return Tokens(id=request.id, tokens=tuple(tokens))
+
+    async def _detokenize(self, request: Detokenize) -> Detokenized:
+        vocab = self._loaded.model.vocab
+        if len(request.tokens) > _MAX_TOKENS or not all(0 <= token < vocab.size for token in request.tokens):
+            raise Unsupported(f"reading tokens: expected at most {_MAX_TOKENS} ids below {vocab.size}")
+        text = await asyncio.to_thread(vocab.detokenize, request.tokens)
+        return Detokenized(id=request.id, text=text)
+
+    async def _embed(self, request: Embed) -> Embeddings:
+        embedder = self._loaded.embedder
+        if embedder is None:
+            raise Unsupported("embedding texts: this model does not make embeddings")
+        async with self._embedding:
+            vectors, tokens = await asyncio.to_thread(
+                embedder.embed, request.texts, truncate=request.truncate, dimensions=request.dimensions
+            )
+        self._note_embedded(tokens)
+        return Embeddings(id=request.id, vectors=tuple(vectors), prompt_tokens=tokens)
+
+    async def _rank(self, request: Rank) -> Scores:
+        embedder = self._loaded.embedder
+        if embedder is None:
+            raise Unsupported("ranking documents: this model does not rank")
+        async with self._embedding:
+            scores, tokens = await asyncio.to_thread(embedder.rank, request.query, request.documents)
+        self._note_embedded(tokens)
+        return Scores(id=request.id, scores=tuple(scores), prompt_tokens=tokens)
+
+    def _note_embedded(self, tokens: int) -> None:
+        self._embeddings += 1
+        self._embedded_tokens += tokens
+        self._embedded_at_ns = time.monotonic_ns()
+
+    def _status(self, request: Status) -> RunnerStatus:
+        now = time.monotonic_ns()
+        counters = self._engine.counters if self._engine else None
+        running = counters.running if counters else int(self._embedding.locked())
+        queued = (counters.queued if counters else 0) + self._preparing
+        since = counters.idle_since_ns if counters else self._embedded_at_ns
+        return RunnerStatus(
+            id=request.id,
+            running=running,
+            queued=queued,
+            connections=len(self._connections),
+            idle_ns=0 if running or queued or not since else now - since,
+            requests=counters.requests if counters else self._embeddings,
+            prompt_tokens=counters.prompt_tokens if counters else self._embedded_tokens,
+            cached_tokens=counters.cached_tokens if counters else 0,
+            eval_tokens=counters.eval_tokens if counters else 0,
+            memory_rss=resident_memory(),
+        )
+
+
+def _engine(loaded: Loaded, deliver: Callable[[list[Delivery]], None]) -> Engine:
+    facts = loaded.facts
+    settings = EngineSettings(
+        n_ctx=facts.n_ctx,
+        n_batch=facts.n_batch,
+        max_queue=loaded.spec.max_queue,
+        slot_bytes=facts.memory.get("kv", 0) // facts.n_parallel,
+    )
+    return Engine(
+        loaded.context,
+        loaded.model.vocab,
+        settings,
+        deliver,
+        sliding_window=loaded.model.sliding_window,
+        preserved=loaded.preparer.preserved_tokens(),
+    )

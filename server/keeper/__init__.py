@@ -1,0 +1,1 @@
+"""The keeper as gunicorn hosts it, and the way to it from web workers."""

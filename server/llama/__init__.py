@@ -1,0 +1,1 @@
+"""What llama-server has beside the dialects: tokens and reranking."""

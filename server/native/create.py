@@ -1,0 +1,114 @@
+"""A create request as a Modelfile. Pure. Files come as digests of blobs that were uploaded before."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from ...modelfile.instructions import (
+    Adapter,
+    From,
+    Instruction,
+    License,
+    Message,
+    Modelfile,
+    Parameter,
+    Parser,
+    Renderer,
+    Requires,
+    System,
+    Template,
+)
+from ...oci.digest import Digest
+from ...oci.errors import BadDigest, BadReference
+from ..errors import BadField
+from ..field_status import refuse_unsupported
+from ..names import Names
+from . import schema as schema
+
+DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
+"""Ollama writes digests with a colon, and in file names with a dash."""
+_ROLES = ("system", "user", "assistant")
+
+
+def modelfile_of(request: schema.CreateRequest, names: Names) -> Modelfile:
+    """The Modelfile that says the same as `request`.
+
+    Raises:
+        BadField: it says nothing to build from, names files outside, or asks for what cannot be done.
+    """
+    refuse_unsupported(request)
+    return Modelfile(tuple(_instructions(request, names)))
+
+
+def parse_blob_digest(text: str) -> Digest:
+    """Raises: BadField, in Ollama's words."""
+    found = DIGEST.fullmatch(text)
+    if found is None:
+        raise BadField("invalid digest format", field="digest")
+    try:
+        return Digest.parse(f"sha256:{found[1].lower()}")
+    except BadDigest as error:
+        raise BadField("invalid digest format", field="digest") from error
+
+
+def _instructions(request: schema.CreateRequest, names: Names) -> Iterator[Instruction]:
+    yield from _sources(request, names)
+    yield from (Adapter(ref) for ref in _blobs(request.adapters))
+    if request.template:
+        yield Template(request.template)
+    if request.system:
+        yield System(request.system)
+    if request.renderer:
+        yield Renderer(request.renderer)
+    if request.parser:
+        yield Parser(request.parser)
+    if request.requires:
+        yield Requires(request.requires)
+    yield from _parameters(request.parameters)
+    licenses = [request.license] if isinstance(request.license, str) else request.license
+    yield from (License(text) for text in licenses)
+    yield from (_message(message) for message in request.messages)
+
+
+def _sources(request: schema.CreateRequest, names: Names) -> Iterator[From]:
+    if request.from_:
+        try:
+            names.parse(request.from_)
+        except BadReference as error:
+            raise BadField("invalid model name", field="from") from error
+        yield From(request.from_)
+    elif request.files:
+        yield from (From(ref) for ref in _blobs(request.files))
+    else:
+        raise BadField("neither 'from' or 'files' was specified", field="from")
+
+
+def _blobs(files: Mapping[str, str]) -> Iterator[str]:
+    for path, digest in sorted(files.items()):
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or ".." in parts or "\\" in path:
+            raise BadField("file path must be relative", field="files")
+        yield f"@{parse_blob_digest(digest)}"
+
+
+def _parameters(parameters: Mapping[str, Any]) -> Iterator[Parameter]:
+    for name, value in parameters.items():
+        for item in value if isinstance(value, list) else [value]:
+            if item is None:
+                continue
+            if isinstance(item, bool):
+                yield Parameter(name, "true" if item else "false")
+            elif isinstance(item, int | float | str):
+                yield Parameter(name, str(item))
+            else:
+                raise BadField(f"parameters: expected {name} to be a number or a text", field="parameters")
+
+
+def _message(message: schema.MessageIn) -> Message:
+    for role in _ROLES:
+        if message.role == role and isinstance(message.content, str):
+            return Message(role, message.content)  # type: ignore[arg-type]  # one of the literals
+    raise BadField('messages: expected role "system", "user", or "assistant"', field="messages")

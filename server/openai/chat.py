@@ -1,0 +1,143 @@
+"""``POST /v1/chat/completions`` (and ``/chat/completions``, for clients that were given no ``/v1``)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import time
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from falcon.asgi import Request, Response
+
+from ...runtime.inference import ChatRequest, Done, InferenceEvent
+from ...runtime.protocol import Text, ToolCall
+from ..errors import BadField, asked_for
+from ..field_status import refuse_unsupported
+from ..guard import note
+from ..json_body import read_request
+from ..services import Services
+from ..shaping import first_call_only
+from ..streaming import Body, gathered, noted, open_stream
+from ..wire import EVENT_STREAM, JSON, json_bytes
+from . import schema as schema
+from .encode import Head, Numbered, chat_events, problem_event, whole_chat
+from .request import chat_settings, messages_of, new_id, tools_of
+
+
+class ChatCompletions:
+    """POST /v1/chat/completions"""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        request = await read_request(req, schema.ChatCompletionRequest)
+        note(req.scope, model=request.model)
+        if not request.model:
+            raise BadField("model is required", field="model")
+        with asked_for(request.model):
+            refuse_unsupported(request)
+            streams = [noted(events, req.scope) for events in self._choices(request)]
+            opened = await open_stream(merged(streams))
+        head = Head(id=new_id("chatcmpl"), created=int(time.time()), model=request.model)
+        if request.stream:
+            usage = request.stream_options.include_usage
+            encode = functools.partial(chat_events, head=head, include_usage=usage)
+            resp.content_type, resp.stream = EVENT_STREAM, Body(opened, encode, problem_event)
+            resp.cache_control = ["no-cache"]
+        else:
+            whole = await gathered(opened, functools.partial(whole_chat, head=head, n=request.n))
+            resp.data, resp.content_type = json_bytes(whole), JSON
+
+    def _choices(self, request: schema.ChatCompletionRequest) -> list[AsyncGenerator[InferenceEvent, None]]:
+        """One stream for each choice; with a seed, each has the next."""
+        settings = chat_settings(request)
+        tools, forced = tools_of(request)
+        if forced is not None:
+            settings = replace(settings, format=forced.schema, think=False)
+        chat = ChatRequest(
+            model=request.model,
+            messages=messages_of(request.messages),
+            tools=tools,
+            settings=settings,
+        )
+        streams = []
+        for index in range(request.n):
+            options = dict(settings.options)
+            if index and options.get("seed") is not None:
+                options["seed"] += index
+            one = replace(chat, settings=replace(settings, options=options))
+            events = self._services.inference.chat(one)
+            if forced is not None:
+                events = as_call(events)
+            streams.append(events if request.parallel_tool_calls else first_call_only(events))
+        return streams
+
+
+async def as_call(events: AsyncGenerator[InferenceEvent, None]) -> AsyncGenerator[InferenceEvent, None]:
+    """An answer that was constrained to ``{"name", "arguments"}``, as the tool call that it is.
+
+    An answer cut off by its length limit is no JSON; then it stays text, so that nothing is lost.
+    """
+    text: list[str] = []
+    async with contextlib.aclosing(events):
+        async for event in events:
+            if isinstance(event, Text):
+                text.append(event.text)
+            elif isinstance(event, Done):
+                yield _call_of("".join(text))
+                yield event
+
+
+def _call_of(text: str) -> InferenceEvent:
+    try:
+        value: Any = json.loads(text)
+        name, arguments = value["name"], value["arguments"]
+    except (ValueError, KeyError, TypeError):
+        return Text(id=0, text=text)
+    return ToolCall(id=0, index=0, call_id=new_id("call").replace("-", "_"), name=name, arguments=arguments)
+
+
+async def merged(
+    streams: Sequence[AsyncGenerator[InferenceEvent, None]],
+) -> AsyncGenerator[Numbered, None]:
+    """The events of all streams as they come, numbered. The first failure ends all; closing closes all."""
+    if len(streams) == 1:
+        async with contextlib.aclosing(streams[0]):
+            async for event in streams[0]:
+                yield 0, event
+        return
+    queue: asyncio.Queue[Numbered | BaseException | None] = asyncio.Queue(maxsize=64)
+    tasks = [asyncio.create_task(_feed(queue, index, stream)) for index, stream in enumerate(streams)]
+    try:
+        left = len(tasks)
+        while left:
+            item = await queue.get()
+            if item is None:
+                left -= 1
+            elif isinstance(item, BaseException):
+                raise item
+            else:
+                yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _feed(
+    queue: asyncio.Queue[Numbered | BaseException | None],
+    index: int,
+    stream: AsyncGenerator[InferenceEvent, None],
+) -> None:
+    async with contextlib.aclosing(stream):
+        try:
+            async for event in stream:
+                await queue.put((index, event))
+            await queue.put(None)
+        except Exception as error:  # raised again by the one who reads the queue
+            await queue.put(error)

@@ -1,0 +1,1 @@
+"""The store as an OCI registry, at /v2/."""
