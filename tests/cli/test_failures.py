@@ -155,6 +155,7 @@ def test_ctrl_c_while_creating(tmp_path: Path, seed: int) -> None:
     _out, error = process.communicate(timeout=30)
     assert process.returncode in (0, 130, -signal.SIGINT), error
     assert "lading" not in error or "Traceback" not in error, error  # Python's own start is not ours
-    assert command.ok("ls", "-q") == ("m:latest\n" if process.returncode == 0 else "")
+    # Interrupted after the tag was set, it has come too late: the model is there, and whole.
+    assert command.ok("ls", "-q") in (["m:latest\n"] if process.returncode == 0 else ["", "m:latest\n"])
     command.ok("gc")
     assert command.ok("fsck", "-q").strip().endswith("0 problems")
