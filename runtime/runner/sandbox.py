@@ -92,7 +92,7 @@ def confine(*, files: Sequence[str] = (), socket_folder: str = "", gpu: bool = F
 
 def _code_folders() -> list[str]:
     """Where modules are imported from."""
-    ours = str(Path(__file__).resolve().parent.parent)
+    ours = str(Path(__file__).resolve().parents[2])  # the folder of all our packages
     return [sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), ours, *filter(None, sys.path)]
 
 

@@ -76,7 +76,7 @@ def requests() -> Iterator[type[msgspec.Struct]]:
 def test_what_is_supported_is_read_somewhere() -> None:
     [folder] = lading.server.__path__
     read = set()
-    for path in Path(folder).glob("*.py"):
+    for path in Path(folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 read.add(node.attr)
