@@ -18,18 +18,22 @@ MIN_COLUMNS = 40
 
 
 @contextmanager
-def show_progress(*, quiet: bool = False, plain: bool = False) -> Iterator[ProgressSink]:
-    """A sink for progress events, drawn in the way that stderr allows.
-
-    ``plain`` asks for lines even on a terminal, as CI logs want.
-    """
+def show_progress(*, quiet: bool = False) -> Iterator[ProgressSink]:
+    """A sink for progress events, drawn in the way that stderr allows."""
     if quiet:
         yield _discard
-    elif plain or not sys.stderr.isatty() or os.get_terminal_size(sys.stderr.fileno()).columns < MIN_COLUMNS:
+    elif not _can_draw():
         yield _Lines(_print_line)
     else:
         with _bars() as sink:
             yield sink
+
+
+def _can_draw() -> bool:
+    """Whether bars can be redrawn in place. ``CI`` says that a log is kept, terminal or not."""
+    if not sys.stderr.isatty() or os.environ.get("CI") or os.environ.get("TERM") == "dumb":
+        return False
+    return os.get_terminal_size(sys.stderr.fileno()).columns >= MIN_COLUMNS
 
 
 def _discard(_event: Progress) -> None:
