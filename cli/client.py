@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 600.0
 """A model may have to be loaded before the first byte of an answer."""
-MAX_LINE_SIZE = 16 << 20
 
 
 class ServerUnreachable(UnreachableError):

@@ -5,7 +5,6 @@ Heavy parts are imported when first asked for, so that a command pays only for w
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -171,5 +170,3 @@ InsecureOption = Annotated[
 FormatOption = Annotated[
     str, typer.Option("--format", metavar="FORM", help="table, json, or a template such as '{{.name}}'.")
 ]
-
-Register = Callable[[typer.Typer], None]

@@ -57,11 +57,6 @@ class ModelShape:
     pooling: bool
     """Whether the model is made for embeddings."""
 
-    @property
-    def has_cache(self) -> bool:
-        """Whether anything grows with the context."""
-        return self.key_value + self.windowed_key_value > 0
-
 
 def read_shape(metadata: Mapping[str, object], *, vocabulary: int = 0) -> ModelShape:
     """The shape of a text model (not of a projector or adapter).

@@ -69,10 +69,6 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     logit_bias: tuple[tuple[int, float], ...] = ()
     """Added to the logits of token ids, -100 (never) to 100."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Every field that is not at its default, as JSON types."""
-        return dict(msgspec.to_builtins(self))
-
 
 LOAD_TIME: tuple[str, ...] = (
     "num_ctx",

@@ -28,12 +28,8 @@ from .reader import open_regular
 from .type_table import ARCHITECTURES, ValueType
 from .vocabulary import check_vocabulary
 
-# Raise it when a rule changes: verdicts that were stored under another version do not count.
-CHECKER_VERSION: Final = 1
-
 MAX_TRAILING_SIZE: Final = 64 * 1024
 MAX_CHAT_TEMPLATE_SIZE: Final = 256 * 1024
-MAX_SHARDS: Final = 65_535
 MAX_IMAGE_SIZE: Final = 8_192
 MAX_PATCH_SIZE: Final = 65_535
 

@@ -98,11 +98,6 @@ class LlamaContext:
         llama_cpp.llama_free(self.pointer)
 
     @property
-    def n_ctx_seq(self) -> int:
-        """What llama.cpp made of the wanted context of a sequence: padded up."""
-        return int(llama_cpp.llama_n_ctx_seq(self.pointer))
-
-    @property
     def pooling(self) -> int:
         return int(llama_cpp.llama_pooling_type(self.pointer))
 
@@ -156,9 +151,6 @@ class LlamaContext:
     def first_position(self, seq: int) -> int:
         """The smallest position kept; -1: none. Above 0 where a sliding window has dropped older ones."""
         return int(llama_cpp.llama_memory_seq_pos_min(self._memory, seq))
-
-    def last_position(self, seq: int) -> int:
-        return int(llama_cpp.llama_memory_seq_pos_max(self._memory, seq))
 
 
 class LlamaBatch:
