@@ -278,7 +278,7 @@ def test_two_requests_cannot_write_to_one_upload(server: Server, name: str) -> N
     host, port = server.host.split(":")
     head = f"PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx".encode()
     with contextlib.ExitStack() as stack:
-        # Neither sends its last bytes, so whichever comes first holds the upload and the other is turned away.
+        # Neither sends its last bytes, so the first holds the upload and the other is turned away.
         both = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(2)]
         for connection in both:
             connection.sendall(head)
