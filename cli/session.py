@@ -85,6 +85,8 @@ class Session:
             kv_cache_type=settings["kv_cache_type"],
             flash_attention=settings["flash_attention"],
             threads=settings["threads"],
+            prefix_cache_dir=settings.cache / "prefixes",
+            prefix_cache_bytes=settings["prefix_cache"],
         )
 
     def registry_client(

@@ -152,6 +152,9 @@ SETTINGS: tuple[Setting, ...] = (
             meaning="threads of one model; 0 means one for each core"),
     Setting(name="memory", parse=_bytes, expected="a size such as 8GB", default=0,
             meaning="memory that all loaded models may take together; 0 means what is free"),
+    Setting(name="prefix_cache", parse=_bytes, expected="a size such as 2GB", default=0,
+            meaning="disk for long prompts, kept evaluated, so that a model loaded again knows them;"
+                    " 0 means none; they are in `$XDG_CACHE_HOME/lading/prefixes`"),
     Setting(name="workers", parse=_whole, expected="a whole number", default=1,
             meaning="web worker processes"),
     Setting(name="origins", parse=_names, expected="origins, separated by commas", default=(),
@@ -176,6 +179,11 @@ class Settings:
     def home(self) -> Path:
         """The store's root, absolute."""
         return Path(self["home"]).expanduser().absolute()
+
+    @property
+    def cache(self) -> Path:
+        """The folder for what can be made again at any time."""
+        return Path(self.read("XDG_CACHE_HOME") or Path.home() / ".cache") / "lading"
 
     def read(self, variable: str) -> str | None:
         """Another program's variable (``XDG_RUNTIME_DIR``), or None when unset or empty."""

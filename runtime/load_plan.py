@@ -45,6 +45,8 @@ class LoadPlan:
     files: ModelFiles
     options: Options
     settings: RuntimeSettings
+    pinned: bool = False
+    """It is to stay loaded."""
 
     @property
     def name(self) -> str:
@@ -106,7 +108,15 @@ class LoadPlan:
         """Bytes with so many sequences."""
         return estimate(self.files.shape, self.shape(n_parallel), weights=self.files.weights_size)
 
-    def spec(self, n_parallel: int, *, socket_path: str, parent_pid: int) -> LoadSpec:
+    def spec(
+        self,
+        n_parallel: int,
+        *,
+        socket_path: str,
+        parent_pid: int,
+        prefix_folder: str = "",
+        prefix_budget: int = 0,
+    ) -> LoadSpec:
         """What the runner is told."""
         options, settings, files = self.options, self.settings, self.files
         return LoadSpec(
@@ -129,4 +139,6 @@ class LoadPlan:
             embedding=files.shape.pooling,
             max_queue=settings.max_queue,
             sandbox="auto" if settings.sandbox else "off",
+            prefix_folder=prefix_folder,
+            prefix_budget=prefix_budget,
         )

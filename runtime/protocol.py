@@ -92,6 +92,11 @@ class LoadSpec(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="load")
     max_queue: int = 512
     """Generations waiting for a sequence beyond which `queue_full` is answered."""
     sandbox: Literal["auto", "off"] = "auto"
+    prefix_folder: str = ""
+    """Where prefixes are saved for the next start: private, for this model and kind of KV cache only; "": not
+    at all."""
+    prefix_budget: int = 0
+    """Bytes that may lie there."""
 
 
 class Loading(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="loading"):

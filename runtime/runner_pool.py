@@ -2,7 +2,7 @@
 
     (none) --acquire--> LOADING --ready--> READY --unload, expiry, eviction, other options--> DRAINING
                            |                 |                                                  | idle
-                        refused            crash                                             STOPPING
+                   refused, forsaken       crash                                             STOPPING
                            v                 v                                                  v
                          (none) <----------(none) <-------------------------------------------(none)
 
@@ -10,6 +10,7 @@ Rules for editing this file:
 
 * `_lock` guards everything; nothing that blocks happens under it: no socket, no process, no join.
 * A slot is in `_slots` exactly as long as its process may exist, so its memory is counted until it is free.
+* A load that nobody waits for any more is given up: `Slot.waiting` counts who does.
 * Whether a runner is busy is known from the runner alone (`RunnerStatus`), asked about once a second. Grants
   are counted only to bridge the moment between a grant and the request that follows it.
 * All times are of the monotonic clock.
@@ -20,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import math
 import os
 import threading
 import time
@@ -29,10 +31,20 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ..modelfile.errors import LadingError
-from .errors import Quarantined, QueueFull, RunnerLost, ShuttingDown
+from .errors import (
+    CallerLeft,
+    NoPlace,
+    OutOfMemory,
+    Pinned,
+    Quarantined,
+    QueueFull,
+    RunnerLost,
+    ShuttingDown,
+)
 from .estimate import MemoryEstimate, require_fit
 from .load_plan import LoadPlan
 from .memory import process_memory, read_machine_memory
+from .prefix_folders import PrefixFolders
 from .protocol import Ready, RunnerStatus
 from .runner_process import RunnerProcess, StatusProbe
 from .settings import RuntimeSettings
@@ -61,6 +73,15 @@ class SlotState(StrEnum):
     STOPPING = "stopping"
 
 
+class Caller:
+    """Who waits for a runner. One who has `left` (see `RunnerPool.leave`) is waited for no longer."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = False
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Slot:
     """One runner and what is known of it. Only the pool writes here, under its lock."""
@@ -83,6 +104,10 @@ class Slot:
     """`RunnerStatus.requests` once every grant has been used."""
     granted_at: float = 0.0
     used_at: float = 0.0
+    waiting: int = 0
+    """Callers who wait for the load."""
+    pinned: bool = False
+    """It stays until the pool closes, whatever requests say and others need."""
     names: set[str] = field(default_factory=set)
 
     @property
@@ -104,6 +129,8 @@ class Slot:
 
     def expires_at(self, now: float) -> float:
         """When it may go; in the future as long as it is busy."""
+        if self.pinned:
+            return math.inf
         return (self.used_at if self.is_idle(now) else now) + self.keep_alive_s
 
 
@@ -119,11 +146,13 @@ class RunnerPool:
     def __init__(self, settings: RuntimeSettings, sockets: SocketDir) -> None:
         self._settings = settings
         self._sockets = sockets
+        self._prefixes = PrefixFolders(settings)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)  # callers wait here for a slot to change
         self._hurry = threading.Condition(self._lock)  # the monitor waits here for its next look
         self._slots: dict[str, Slot] = {}
         self._crashes: dict[str, deque[_Crash]] = {}
+        self._line: list[Caller] = []  # who wants to load something: first come, first served
         self._waiting = 0
         self._look_now = False
         self._closed = False
@@ -132,32 +161,48 @@ class RunnerPool:
 
     # For callers
 
-    def acquire(self, plan: LoadPlan, *, keep_alive_s: float | None, expects_request: bool = True) -> Slot:
+    def acquire(
+        self,
+        plan: LoadPlan,
+        *,
+        keep_alive_s: float | None,
+        expects_request: bool = True,
+        caller: Caller | None = None,
+    ) -> Slot:
         """A slot that is READY, and kept for a grace where a request is to follow; loads, waits and makes
         room as needed.
 
-        Raises: DoesNotFit, before anything was loaded or unloaded; Quarantined; QueueFull; LoadTimedOut;
-            ShuttingDown; RunnerLost where the runner died while loading; else what the runner refused it for.
+        Raises: DoesNotFit, NoPlace, before anything was loaded or unloaded; Quarantined; QueueFull; LoadTimedOut;
+            ShuttingDown; RunnerLost where the runner died while loading; else what the runner refused it for;
+            CallerLeft: a load that only this caller had waited for is given up.
         """
-        with self._queued():
+        caller = caller or Caller()
+        with self._queued(), self._lock:
             while True:
-                slot, leads = self._slot_for(plan, keep_alive_s)
-                if leads:
-                    self._load(slot)
-                with self._lock:
-                    while slot.state is SlotState.LOADING:
-                        self._changed.wait()
-                    if slot.failure is not None:
-                        raise copy.copy(slot.failure)
-                    if slot.state is SlotState.READY:
-                        return self._grant(slot, plan, keep_alive_s, expects_request)
+                slot = self._slot_for(plan, keep_alive_s, caller)
+                self._wait_for_load(slot, caller)
+                if slot.failure is not None:
+                    raise copy.copy(slot.failure)
+                if slot.state is SlotState.READY:
+                    return self._grant(slot, plan, keep_alive_s, expects_request)
+
+    def leave(self, caller: Caller) -> None:
+        """Nobody waits for the outcome of this caller's `acquire` any more."""
+        with self._lock:
+            caller.left = True
+            self._changed.notify_all()
 
     def unload(self, key: str) -> bool:
-        """Let the runner go as soon as it is idle; False where there is none. Does not wait."""
+        """Let the runner go as soon as it is idle; False where there is none. Does not wait.
+
+        Raises: Pinned.
+        """
         with self._lock:
             slot = self._slots.get(key)
             if slot is None or slot.state is SlotState.STOPPING:
                 return False
+            if slot.pinned:
+                raise Pinned(slot.plan.name)
             if slot.state is SlotState.LOADING:
                 slot.keep_alive_s = 0.0  # whoever waits for it still gets it
             else:
@@ -211,29 +256,60 @@ class RunnerPool:
             with self._lock:
                 self._waiting -= 1
 
-    def _slot_for(self, plan: LoadPlan, keep_alive_s: float | None) -> tuple[Slot, bool]:
-        """A slot that serves the plan, and whether the caller is the one to load it."""
-        with self._lock:
+    def _slot_for(self, plan: LoadPlan, keep_alive_s: float | None, caller: Caller) -> Slot:
+        """A slot that serves the plan, perhaps still loading; waits in line where there is no room."""
+        try:
             while True:
                 if self._closed:
                     raise ShuttingDown("the server is shutting down")
+                if caller.left:
+                    raise CallerLeft()
                 slot = self._slots.get(plan.key)
                 if slot is None:
                     self._refuse_quarantined(plan)
-                    n_parallel = self._make_room(plan)
-                    if n_parallel:
-                        return self._add(plan, n_parallel, keep_alive_s), True
+                    self._refuse_unfit(plan)
+                    if caller not in self._line:
+                        self._line.append(caller)
+                    if self._line[0] is caller and (n_parallel := self._make_room(plan)):
+                        return self._add(plan, n_parallel, keep_alive_s)
                 elif slot.state in (SlotState.LOADING, SlotState.READY):
                     if slot.plan.serves(plan):
-                        return slot, False
+                        return slot
                     if slot.state is SlotState.READY:
                         slot.state = SlotState.DRAINING
                         self._hurry.notify_all()
                 self._changed.wait(POLL_S)
+        finally:
+            if caller in self._line:
+                self._line.remove(caller)
+                self._changed.notify_all()
+
+    def _wait_for_load(self, slot: Slot, caller: Caller) -> None:
+        """Raises: CallerLeft, and gives the load up where nobody else waits for it."""
+        slot.waiting += 1
+        try:
+            while slot.state is SlotState.LOADING and not caller.left:
+                self._changed.wait()
+        finally:
+            slot.waiting -= 1
+        if not caller.left:
+            return
+        if slot.state is SlotState.LOADING and not slot.waiting:
+            slot.state = SlotState.STOPPING
+            slot.process.stop()
+            log.info("nobody waits for %s any more; its load is given up", slot.plan.name)
+        raise CallerLeft()
 
     def _add(self, plan: LoadPlan, n_parallel: int, keep_alive_s: float | None) -> Slot:
         socket_path = str(self._sockets.new_socket())
-        spec = plan.spec(n_parallel, socket_path=socket_path, parent_pid=os.getpid())
+        self._prefixes.trim()
+        spec = plan.spec(
+            n_parallel,
+            socket_path=socket_path,
+            parent_pid=os.getpid(),
+            prefix_folder=self._prefixes.folder(plan),
+            prefix_budget=self._prefixes.budget,
+        )
         process = RunnerProcess(
             plan.name, spec, on_exit=self._exited, environment=dict(self._settings.environment)
         )
@@ -247,12 +323,20 @@ class RunnerPool:
             probe=StatusProbe(socket_path, timeout_s=_PROBE_TIMEOUT_S),
         )
         slot.names.add(plan.name)
+        slot.pinned = plan.pinned
         process.start()
         self._slots[plan.key] = slot
+        try:
+            threading.Thread(target=self._load, args=(slot,), name=f"load-{plan.name}", daemon=True).start()
+        except RuntimeError as error:
+            slot.failure = OutOfMemory(f"loading {plan.name}: {error}")
+            slot.state = SlotState.STOPPING
+            process.stop()
         return slot
 
     def _load(self, slot: Slot) -> None:
-        """Wait for the runner; the outcome is left in the slot."""
+        """Wait for the runner; the outcome is left in the slot. In a thread of its own: callers come and
+        go."""
         started = time.monotonic()
         try:
             ready = slot.process.wait_ready(self._settings.load_timeout_s)
@@ -280,20 +364,27 @@ class RunnerPool:
         slot.expected = max(slot.expected if unused else 0, seen) + expects_request
         slot.granted_at = slot.used_at = now
         slot.names.add(plan.name)
+        slot.pinned = slot.pinned or plan.pinned
         if keep_alive_s is not None:
             slot.keep_alive_s = keep_alive_s
         return slot
 
     # Room
 
-    def _make_room(self, plan: LoadPlan) -> int:
-        """Sequences to load with where there is room now; 0 where the caller must wait for someone to go.
-
-        Raises: DoesNotFit where it would not fit if it were alone.
-        """
-        total, free = self._memory()
+    def _refuse_unfit(self, plan: LoadPlan) -> None:
+        """Raises: DoesNotFit where there is no room beside what is pinned, whoever else goes; NoPlace."""
+        pinned = [slot for slot in self._slots.values() if slot.pinned]
+        most = self._settings.max_loaded_models
+        if most and len(pinned) >= most:
+            raise NoPlace(plan.name, [slot.plan.name for slot in pinned])
+        total = self._memory()[0] - sum(slot.committed for slot in pinned)
         alone = plan.parallel(total)
-        require_fit(plan.name, plan.estimate(alone), plan.shape(alone), available=total)
+        require_fit(plan.name, plan.estimate(alone), plan.shape(alone), available=max(total, 0))
+
+    def _make_room(self, plan: LoadPlan) -> int:
+        """Sequences to load with where there is room now; 0 where the caller must wait for someone to go."""
+        total, free = self._memory()
+        alone = plan.parallel(total - sum(slot.committed for slot in self._slots.values() if slot.pinned))
         if any(slot.plan.files.weights == plan.files.weights for slot in self._slots.values()):
             free += plan.files.weights_size  # mapped already, and counted there
         others = list(self._slots.values())
@@ -313,7 +404,7 @@ class RunnerPool:
     def _evict(self, slots: list[Slot]) -> None:
         """Let one go: the idle one with the shortest keep-alive, else the busy one, once it is idle."""
         now = time.monotonic()
-        candidates = [slot for slot in slots if slot.state is SlotState.READY]
+        candidates = [slot for slot in slots if slot.state is SlotState.READY and not slot.pinned]
         if any(now - slot.asked_at > _FRESH_S for slot in candidates):
             self._look_now = True  # who is idle must be known as of now; the caller comes back
             self._hurry.notify_all()
@@ -366,6 +457,7 @@ class RunnerPool:
             slot.state = SlotState.STOPPING
             self._changed.notify_all()
         slot.probe.close()
+        self._prefixes.trim()
 
     # The monitor
 
@@ -390,6 +482,7 @@ class RunnerPool:
             for slot in gone:
                 log.info("stopping %s", slot.plan.name)
                 slot.process.stop()
+            self._prefixes.tidy()
 
     def _pause(self) -> float:
         """Seconds until the next look: soon where somebody waits for a runner to go."""

@@ -27,6 +27,8 @@ class RuntimeSettings:
     """How long an idle model stays loaded: 0: not at all, ``math.inf``: until it is stopped."""
     max_queue: int = 512
     """Requests that may wait, for one model's runner and for loads; above it they are refused as busy."""
+    pinned: tuple[str, ...] = ()
+    """Names of models that stay loaded once they are: no request, expiry or lack of room ends them."""
     max_loaded_models: int = 0
     """0: as many as memory allows."""
     memory_budget: int = 0
@@ -51,5 +53,9 @@ class RuntimeSettings:
     default_namespace: str = DEFAULT_NAMESPACE
     environment: tuple[tuple[str, str], ...] = ()
     """Variables for runners, which otherwise get none of this process's."""
+    prefix_cache_dir: Path | None = None
+    """Where evaluated prompts are kept for the next start of a model; ``None``: nowhere."""
+    prefix_cache_bytes: int = 0
+    """Disk that they may take, over all models; 0: nothing is saved."""
     sandbox: bool = True
     """Whether runners give up the file system, the network and exec before they read a model."""

@@ -66,6 +66,7 @@ def _confine(spec: LoadSpec) -> tuple[str, ...]:
     return confine(
         files=tuple(filter(None, files)),
         socket_folder=str(Path(spec.socket_path).parent),
+        own_folder=spec.prefix_folder,
         gpu=spec.n_gpu_layers != 0,
     )
 

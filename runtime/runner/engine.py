@@ -32,6 +32,7 @@ from .generation import Generation
 from .llama import LlamaVocab
 from .llama_context import LlamaBatch, LlamaContext
 from .sampler import Sampler
+from .saved_prefixes import SavedPrefixes
 from .slots import Slot, SlotTable, common_prefix
 
 Delivery = tuple[object, Event]
@@ -45,6 +46,8 @@ _FIRST_CHUNK = 64
 """Before anything has been measured."""
 _MIN_CHUNK = 32
 """Below this, evaluating a prompt takes longer for each token."""
+_SAVE_AFTER_S = 0.5
+"""Idle for so long, the engine saves prefixes."""
 _LOOK_AHEAD = 16
 """How many of the queue may be overtaken by those behind them, to wait for a prompt that is being read."""
 
@@ -107,6 +110,7 @@ class Engine:
         *,
         sliding_window: int = 0,
         preserved: Iterable[int] = (),
+        saved: SavedPrefixes | None = None,
     ) -> None:
         self.counters = EngineCounters(idle_since_ns=time.monotonic_ns())
         self._context = context
@@ -114,6 +118,7 @@ class Engine:
         self._settings = settings
         self._deliver = deliver
         self._preserved = frozenset(preserved)
+        self._saved = saved
         self._pieces: dict[int, bytes] = {}
         self._commands: queue.SimpleQueue[Generation | _Cancelled | _Stop] = queue.SimpleQueue()
         self._queue: deque[Generation] = deque()
@@ -158,15 +163,21 @@ class Engine:
         for generation in (*self._running, *self._queue):
             self._fail(generation, "shutting_down", "the model is being unloaded")
         self._flush()
+        while self._save_a_prefix():
+            pass
 
     def _obey(self) -> None:
         """Take all commands; wait for one when there is nothing else to do."""
         idle = not self._running and not self._queue
+        unsaved = idle and self._saved is not None
         while True:
             try:
-                command = self._commands.get(block=idle)
+                command = self._commands.get(block=idle, timeout=_SAVE_AFTER_S if unsaved else None)
             except queue.Empty:
-                return
+                if not idle:
+                    return
+                unsaved = self._save_a_prefix()
+                continue
             idle = False
             if isinstance(command, Generation):
                 self._queue.append(command)
@@ -186,6 +197,7 @@ class Engine:
             if generation is None:
                 break
             self._queue.remove(generation)
+            self._restore(generation)
             slot = self._slots.take(generation.prompt)
             self._running.append(generation)
             self._post(generation, generation.start(slot))
@@ -208,6 +220,29 @@ class Engine:
             if coming - known <= self._slots.copy_cost_tokens:
                 return generation
         return None
+
+    # Prefixes on disk
+
+    def _save_a_prefix(self) -> bool:
+        """Whether there was one to save."""
+        if self._saved is None:
+            return False
+        slot = next((slot for slot in self._slots.slots if self._saved.wants(slot)), None)
+        return slot is not None and self._saved.save(slot)
+
+    def _restore(self, generation: Generation) -> None:
+        """Bring a saved prefix of the prompt into a free slot, where that is cheaper than evaluating it."""
+        if self._saved is None:
+            return
+        saved, shared = self._saved.best(generation.prompt)
+        if saved is None:
+            return
+        gain = shared - self._slots.best_match(generation.prompt)
+        price = saved.restore_s / self._token_s if self._token_s else 0.0
+        if gain > max(price, self._slots.copy_cost_tokens):
+            slot = self._slots.least_recently_used()
+            if not self._saved.restore(saved, slot):
+                self._slots.forget(slot)
 
     # One step
 

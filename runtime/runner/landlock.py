@@ -16,7 +16,7 @@ _QUERY_VERSION = 1
 _RULE_PATH = 1
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
-_REMOVE_FILE, _MAKE_SOCK = 1 << 5, 1 << 9
+_REMOVE_FILE, _MAKE_FILE, _MAKE_SOCK = 1 << 5, 1 << 8, 1 << 9
 _TRUNCATE, _IOCTL_DEV = 1 << 14, 1 << 15
 _ON_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 
@@ -35,6 +35,8 @@ class Grants:
     """Read, write and ioctl: devices."""
     sockets_in: tuple[str, ...] = ()
     """Folders in which Unix sockets may be made and removed."""
+    write: tuple[str, ...] = ()
+    """Folders in which files may be made, read, written, renamed and removed."""
 
 
 class _Ruleset(ctypes.Structure):
@@ -74,6 +76,8 @@ def restrict(grants: Grants) -> bool:
         _grant(ruleset, grants.read, handled & (_READ_FILE | _READ_DIR))
         _grant(ruleset, grants.use, handled & (_READ_FILE | _READ_DIR | _WRITE_FILE | _TRUNCATE | _IOCTL_DEV))
         _grant(ruleset, grants.sockets_in, handled & (_MAKE_SOCK | _REMOVE_FILE))
+        own = _READ_FILE | _READ_DIR | _WRITE_FILE | _TRUNCATE | _MAKE_FILE | _REMOVE_FILE
+        _grant(ruleset, grants.write, handled & own)
         return _syscall(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0)) == 0
     finally:
         os.close(ruleset)

@@ -6,8 +6,10 @@ A context belongs to one thread.
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import llama_cpp
 import numpy as np
@@ -151,6 +153,43 @@ class LlamaContext:
     def first_position(self, seq: int) -> int:
         """The smallest position kept; -1: none. Above 0 where a sliding window has dropped older ones."""
         return int(llama_cpp.llama_memory_seq_pos_min(self._memory, seq))
+
+    # The state of one sequence, in files
+
+    def state_size(self, seq: int) -> int:
+        """Bytes of a sequence's state."""
+        return int(llama_cpp.llama_state_seq_get_size(self.pointer, seq))
+
+    def save_state(self, seq: int, path: Path, tokens: npt.NDArray[np.int32]) -> bool:
+        """Write a sequence's state, with the tokens that led to it; whether that worked. A failure may leave
+        part of a file."""
+        pointer = tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        written = llama_cpp.llama_state_seq_save_file(
+            self.pointer, os.fsencode(path), seq, pointer, len(tokens)
+        )
+        return bool(written)
+
+    def load_state(self, seq: int, path: Path, capacity: int) -> npt.NDArray[np.int32] | None:
+        """Replace a sequence by what `save_state` has written; its tokens, or None, and then the sequence is
+        empty.
+
+        The file must be what was written: llama.cpp checks little.
+        """
+        tokens = np.zeros(capacity, np.int32)
+        count = ctypes.c_size_t(0)
+        self.remove(seq, -1, -1)
+        read = llama_cpp.llama_state_seq_load_file(
+            self.pointer,
+            os.fsencode(path),
+            seq,
+            tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            capacity,
+            ctypes.byref(count),
+        )
+        if not read:
+            self.remove(seq, -1, -1)
+            return None
+        return tokens[: count.value]
 
 
 class LlamaBatch:

@@ -68,8 +68,11 @@ def forbid_privileges() -> tuple[str, ...]:
     return tuple(in_force)
 
 
-def confine(*, files: Sequence[str] = (), socket_folder: str = "", gpu: bool = False) -> tuple[str, ...]:
-    """Leave this process its code, ``files`` to read and one folder for its socket; no network, no programs.
+def confine(
+    *, files: Sequence[str] = (), socket_folder: str = "", own_folder: str = "", gpu: bool = False
+) -> tuple[str, ...]:
+    """Leave this process its code, ``files`` to read, one folder for its socket and one for files of its own;
+    no network, no programs.
 
     With ``gpu`` drivers keep their devices and settings, if there are any. Call it after `forbid_privileges`,
     while there is one thread. Returns the names of what is in force.
@@ -81,6 +84,7 @@ def confine(*, files: Sequence[str] = (), socket_folder: str = "", gpu: bool = F
         read=(*_SYSTEM, *_code_folders(), *files, *(_GPU_READS if gpu else ())),
         use=("/dev/null", *(_GPU_USES if gpu else ())),
         sockets_in=(socket_folder,) if socket_folder else (),
+        write=(own_folder,) if own_folder else (),
     )
     in_force = []
     if landlock.restrict(grants):

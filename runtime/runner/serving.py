@@ -12,6 +12,7 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 
 from ...modelfile.errors import LadingError
 from ..errors import QueueFull, Unsupported, failure_code
@@ -40,6 +41,7 @@ from ..protocol import (
 )
 from .engine import Delivery, Engine, EngineSettings
 from .loading import Loaded
+from .saved_prefixes import SavedPrefixes
 
 MAX_UNREAD = 8 * 1024 * 1024
 """Bytes that a client may leave unread before it is hung up on."""
@@ -311,11 +313,18 @@ def _engine(loaded: Loaded, deliver: Callable[[list[Delivery]], None]) -> Engine
         max_queue=loaded.spec.max_queue,
         slot_bytes=facts.memory.get("kv", 0) // facts.n_parallel,
     )
+    folder = loaded.spec.prefix_folder
+    saved = (
+        SavedPrefixes(Path(folder), loaded.spec.prefix_budget, facts.n_ctx, loaded.context)
+        if folder
+        else None
+    )
     return Engine(
         loaded.context,
         loaded.model.vocab,
         settings,
         deliver,
+        saved=saved,
         sliding_window=loaded.model.sliding_window,
         preserved=loaded.preparer.preserved_tokens(),
     )

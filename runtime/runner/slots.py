@@ -76,6 +76,10 @@ class SlotTable:
         """Length of the longest beginning of ``prompt`` that any slot holds."""
         return max(common_prefix(slot.tokens[: slot.size], prompt) for slot in self.slots)
 
+    def least_recently_used(self) -> Slot:
+        """Of those that are free; there must be one."""
+        return min((slot for slot in self.slots if not slot.busy), key=lambda slot: slot.last_used)
+
     def take(self, prompt: TokenArray) -> Slot:
         """A free slot, made busy, holding a beginning of ``prompt``: possibly empty, never all of it.
 
@@ -87,7 +91,7 @@ class SlotTable:
         best_free = max(free, key=lambda slot: (shared[slot.seq], -slot.last_used))
         target = best_free
         if shared[best_free.seq] * 2 < best_free.size:  # most of what it holds would be lost
-            target = min(free, key=lambda slot: slot.last_used)
+            target = self.least_recently_used()
         if shared[source.seq] - shared[target.seq] > self.copy_cost_tokens:
             self._copy(source, target)
         self._cut(target, self._shared(target, prompt))
