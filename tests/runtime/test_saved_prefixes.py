@@ -76,7 +76,7 @@ def test_what_is_known_is_not_saved_again(tmp_path: Path) -> None:
     [first] = tmp_path.iterdir()
     life(TINY_CHAT, tmp_path, PREFIX + "What is the capital of Italy?")
     assert list(tmp_path.iterdir()) == [first]
-    life(TINY_CHAT, tmp_path, PREFIX + "banana " * MIN_TOKENS)  # goes on where the first one ends
+    life(TINY_CHAT, tmp_path, PREFIX + "Count. " * 100)  # goes on where the first one ends
     [longer] = tmp_path.iterdir()
     assert longer != first
 
