@@ -74,9 +74,18 @@ def measure(store: Store) -> StoreUsage:
 def _parts(store: Store, tag: TaggedManifest) -> dict[Digest, int] | str:
     """The blobs of a model with their sizes, or what is wrong with it."""
     try:
-        return {part.digest: part.size for part in walk(store.layout, tag.descriptor)}
+        parts: dict[Digest, int] = {}
+        for part in walk(store.layout, tag.descriptor):
+            contents = store.contents(part.digest)
+            if contents is None or contents.gaps is None:
+                parts[part.digest] = part.size
+            for file in contents.files if contents is not None else ():
+                parts[file.digest] = file.size
+        return parts
     except Unreadable as error:
         return error.cause.message
+    except StoreCorrupt as error:
+        return error.message
 
 
 def _reclaimable(store: Store) -> int | None:

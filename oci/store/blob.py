@@ -6,7 +6,8 @@ import errno
 import os
 
 from ..digest import Digest
-from ..errors import BlobNotFound, DigestMismatch, SizeMismatch
+from ..errors import BlobNotFound, DigestMismatch, SizeMismatch, StoreCorrupt
+from .contents import find_assembled, hash_assembled, is_marked, mark_contents
 from .disk import open_regular, translating
 from .hashing import hash_file
 from .layout import StoreLayout
@@ -62,13 +63,14 @@ def read_blob(layout: StoreLayout, digest: Digest, *, limit: int) -> bytes:
 def is_intact(layout: StoreLayout, digest: Digest, size: int | None) -> bool:
     """Whether the blob is there with the right content, and ``size`` bytes where that is given.
 
-    Reads all of it, unless it bears the mark of having been verified; then marks it.
+    Reads all of it, unless it bears the mark of having been verified; then marks it. A layer that is
+    assembled is as sound as its record and its files.
 
     Raises: StoreFailure.
     """
     fd = find_blob(layout, digest)
     if fd is None:
-        return False
+        return _is_assembled_intact(layout, digest, size)
     try:
         facts = os.fstat(fd)
         if size is not None and facts.st_size != size:
@@ -82,3 +84,21 @@ def is_intact(layout: StoreLayout, digest: Digest, size: int | None) -> bool:
         return found == digest
     finally:
         os.close(fd)
+
+
+def _is_assembled_intact(layout: StoreLayout, digest: Digest, size: int | None) -> bool:
+    try:
+        contents = find_assembled(layout, digest)
+    except StoreCorrupt:
+        return False
+    if contents is None or (size is not None and size != contents.size):
+        return False
+    if not all(is_intact(layout, file.digest, file.size) for file in contents.files):
+        return False
+    if is_marked(layout, digest):
+        return True
+    with translating("reading", layout.contents_of(digest)):
+        if hash_assembled(layout, contents) != digest:
+            return False
+    mark_contents(layout, digest)
+    return True

@@ -15,7 +15,9 @@ from .lock import locked
 STORE_VERSION = 1
 """Of what is ours in a store. A store of a higher version is refused: it may mean what we do not know."""
 
-_OWN_NAMES = frozenset({"blobs", "index.json", "ingest", "leases", "lock", "quarantine", "store.json"})
+_OWN_NAMES = frozenset(
+    {"blobs", "contents", "index.json", "ingest", "leases", "lock", "quarantine", "store.json"}
+)
 _SMALL_FILE = 64 << 10
 
 

@@ -18,6 +18,7 @@ from ..digest import Digest
 from ..errors import StoreCorrupt
 from ..progress import Progress, ProgressSink
 from .blob import NOT_A_BLOB
+from .contents import find_contents, hash_assembled, iter_records
 from .disk import open_regular, sync_folder, translating
 from .graph import Unreadable, walk
 from .hashing import hash_file
@@ -155,7 +156,39 @@ def _read_blobs(layout: StoreLayout, progress: ProgressSink) -> _Findings:
         else:
             _read_blob(path, digest, found)
             progress(Progress("verifying sha256 digest", digest, found.read, total))
+    for path, digest in list(iter_records(layout)):
+        _read_record(layout, path, digest, found)
     return found
+
+
+def _read_record(layout: StoreLayout, path: Path, digest: Digest | None, found: _Findings) -> None:
+    """Check a layer that is assembled when it is read. Its files are checked already: a layer is damaged with
+    them, but its record is to blame, and taken away, only where they are right."""
+    facts = path.lstat()
+    suspect = (path, (facts.st_dev, facts.st_ino))
+    if digest is None:
+        found.unknown.append(path)
+        found.suspects.append(suspect)
+        return
+    try:
+        contents = find_contents(layout, digest)
+    except StoreCorrupt as error:
+        found.bad.setdefault(digest, error.message)
+        found.suspects.append(suspect)
+        return
+    if contents is None or contents.gaps is None or digest in found.sizes:
+        return
+    lost = [file for file in contents.files if found.sizes.get(file.digest) != file.size]
+    if lost:
+        found.bad.setdefault(digest, f"{lost[0].path} in it ({lost[0].digest}) is damaged or missing")
+        return
+    with translating("reading", path):
+        actual = hash_assembled(layout, contents)
+    if actual == digest:
+        found.sizes[digest] = contents.size
+    else:
+        found.bad.setdefault(digest, f"what is assembled has the digest {actual}")
+        found.suspects.append(suspect)
 
 
 def _read_blob(path: Path, digest: Digest, found: _Findings) -> None:

@@ -60,6 +60,15 @@ class StoreLayout:
         """Damaged files that ``fsck`` took out of ``blobs``."""
         return self.root / "quarantine"
 
+    @property
+    def contents(self) -> Path:
+        """What is packed in layers: ``contents/<algorithm>/<hex>``, named by the layer's digest."""
+        return self.root / "contents"
+
+    def contents_of(self, digest: Digest) -> Path:
+        """Where the record of what is packed in a layer is, or would be."""
+        return self.contents / digest.algorithm / digest.hex
+
     def blob(self, digest: Digest) -> Path:
         """Where the blob of ``digest`` is, or would be."""
         return self.blobs / digest.algorithm / digest.hex
@@ -70,9 +79,9 @@ class StoreLayout:
 
     def iter_blob_files(self) -> Iterator[tuple[Path, Digest | None]]:
         """Every file below ``blobs`` with the digest that its place says; None where it says none."""
-        for folder in _listing(self.blobs):
+        for folder in listing(self.blobs):
             if folder.name in HEX_LENGTHS and folder.is_dir() and not folder.is_symlink():
-                for path in _listing(folder):
+                for path in listing(folder):
                     try:
                         yield path, Digest(folder.name, path.name)
                     except BadDigest:
@@ -81,7 +90,8 @@ class StoreLayout:
                 yield folder, None
 
 
-def _listing(folder: Path) -> list[Path]:
+def listing(folder: Path) -> list[Path]:
+    """The paths in a folder, sorted; none where there is no such folder. Raises: OSError."""
     try:
         return sorted(folder.iterdir())
     except FileNotFoundError:

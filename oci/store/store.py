@@ -8,6 +8,8 @@ The life of a blob
     ``blobs/<algorithm>/<hex>``, then the folder is put on disk. The rename is the point of no return. So
     what has a name under ``blobs/`` is complete and is what its name says; it is never written again.
     *Tag.* Last, once all that the manifest names is there, ``index.json`` is replaced in one step.
+    *Unpack.* Of a tar layer the store keeps the files in it, each a blob of its own, and a record by which
+    the layer is assembled whenever it is read (``contents.py``): weights are there once, whatever names them.
     *Sweep.* ``gc`` removes blobs that no tag needs and no lease lists. A lease is a locked file with the
     digests that a running operation relies on; whoever dies loses the lock, and with it the lease.
 
@@ -25,6 +27,7 @@ they take no locks: let none run beside ``gc``.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -38,11 +41,21 @@ from ..errors import BadManifest, BlobNotFound, DigestMismatch, ModelNotFound, S
 from ..manifest import Index, Manifest
 from ..progress import ProgressSink, ignore_progress
 from ..reference import Reference
-from .blob import find_blob, is_intact, open_blob, read_blob
+from .blob import find_blob, is_intact, read_blob
+from .contents import (
+    AssembledBlob,
+    LayerContents,
+    PackedFile,
+    find_assembled,
+    find_contents,
+    has_files,
+    write_contents,
+)
 from .creation import ensure_folders, prepare
 from .disk import translating
 from .fsck import FsckReport, check
 from .graph import Unreadable, read_document, walk
+from .hashing import CHUNK
 from .importer import ImportedFile, hash_source, import_into, open_source
 from .index import Entry, TaggedManifest, TagIndex
 from .ingest import Ingest, ingesting
@@ -51,7 +64,17 @@ from .lease import LeaseBook
 from .lock import locked
 from .sweep import GcReport, SweepPolicy, sweep
 
-__all__ = ["FsckReport", "GcReport", "ImportedFile", "Ingest", "Store", "SweepPolicy", "TaggedManifest"]
+__all__ = [
+    "FsckReport",
+    "GcReport",
+    "ImportedFile",
+    "Ingest",
+    "LayerContents",
+    "PackedFile",
+    "Store",
+    "SweepPolicy",
+    "TaggedManifest",
+]
 
 
 class Store:
@@ -99,7 +122,8 @@ class Store:
         self._touch(digest)
         fd = find_blob(self._layout, digest)
         if fd is None:
-            return False
+            assembled = find_assembled(self._layout, digest)
+            return assembled is not None and size in (None, assembled.size)
         try:
             return size is None or os.fstat(fd).st_size == size
         finally:
@@ -115,22 +139,39 @@ class Store:
         return is_intact(self._layout, digest, size)
 
     def blob_path(self, digest: Digest) -> Path:
-        """The file of the blob, to be mapped or read but never written. Raises: BlobNotFound."""
-        if not self.has(digest):
+        """The file of the blob, to be mapped or read but never written.
+
+        Raises: BlobNotFound, also for a layer that is only assembled when it is read: see ``open_blob``.
+        """
+        self._touch(digest)
+        fd = find_blob(self._layout, digest)
+        if fd is None:
             raise BlobNotFound(str(digest))
+        os.close(fd)
         return self._layout.blob(digest)
 
     def blob_size(self, digest: Digest) -> int:
         """The bytes that the blob has. Raises: BlobNotFound."""
-        with self.open_blob(digest) as blob:
-            return os.fstat(blob.fileno()).st_size
+        fd = find_blob(self._layout, digest)
+        if fd is None:
+            return self._assembled(digest).size
+        try:
+            return os.fstat(fd).st_size
+        finally:
+            os.close(fd)
 
     def open_blob(self, digest: Digest) -> BinaryIO:
         """The blob, opened for reading; the caller closes it. It stays readable if it is swept.
 
+        A layer that is assembled from files has no descriptor (``fileno`` raises OSError); ``read`` and
+        ``seek`` work as for any.
+
         Raises: BlobNotFound.
         """
-        return os.fdopen(open_blob(self._layout, digest), "rb")
+        fd = find_blob(self._layout, digest)
+        if fd is not None:
+            return os.fdopen(fd, "rb")
+        return io.BufferedReader(AssembledBlob(self._layout, self._assembled(digest)), buffer_size=CHUNK)
 
     def read_blob(self, digest: Digest, *, limit: int) -> bytes:
         """The whole blob, verified. ``limit`` is the most bytes that are accepted.
@@ -138,6 +179,36 @@ class Store:
         Raises: BlobNotFound; DigestMismatch; SizeMismatch where it is larger than ``limit``.
         """
         return read_blob(self._layout, digest, limit=limit)
+
+    # What is packed in layers
+
+    def contents(self, digest: Digest) -> LayerContents | None:
+        """What is packed in a layer, as far as it was unpacked and all of it is there.
+
+        Raises: StoreCorrupt.
+        """
+        found = find_contents(self._layout, digest)
+        if found is None or not has_files(self._layout, found):
+            return None
+        self._touch(digest, *(file.digest for file in found.files))
+        return found
+
+    def put_contents(self, contents: LayerContents) -> None:
+        """Keep what is packed in a layer; the caller has verified it against the layer's digest. With gaps,
+        the layer's own blob goes: from now on it is assembled.
+
+        Raises: BlobNotFound where a file is not in the store.
+        """
+        for file in contents.files:
+            if not self.has(file.digest, file.size):
+                raise BlobNotFound(str(file.digest))
+        ensure_folders(self._layout)
+        path = self._layout.contents_of(contents.digest)
+        with translating("writing", path), locked(self._layout.lock, "exclusive"):
+            self._leases.record(contents.digest, *(file.digest for file in contents.files))
+            write_contents(self._layout, contents)
+            if contents.gaps is not None:
+                self._layout.blob(contents.digest).unlink(missing_ok=True)
 
     # Blobs: writing
 
@@ -333,6 +404,12 @@ class Store:
         return check(self._layout, self._index, repair=repair, progress=progress)
 
     # Helpers
+
+    def _assembled(self, digest: Digest) -> LayerContents:
+        contents = find_assembled(self._layout, digest)
+        if contents is None:
+            raise BlobNotFound(str(digest))
+        return contents
 
     def _entry(self, reference: Reference) -> Entry:
         entry = self._index.read().find(reference)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ..digest import Digest
 from ..errors import StoreCorrupt
+from .contents import find_contents, iter_records
 from .disk import translating
 from .graph import Unreadable, walk
 from .index import Tags
@@ -71,14 +72,16 @@ class GcReport:
 def sweep(layout: StoreLayout, tags: Tags, policy: SweepPolicy, *, dry_run: bool) -> GcReport:
     """Remove what is not needed. The caller holds the exclusive lock and has read ``tags`` under it.
 
-    Raises: StoreCorrupt where a tag cannot be read, before anything is removed; StoreFailure. What was
-        removed before a failure was not needed; a second sweep finishes.
+    Raises: StoreCorrupt where a tag or record cannot be read, before anything is removed; StoreFailure. What
+        was removed before a failure was not needed; a second sweep finishes.
     """
     live = live_digests(layout, tags)
     with translating("reading", layout.leases):
         leased, stale_leases = read_leases(layout)
+    records = _needed_records(layout, live, leased)
     doomed, kept_leased = _unneeded(layout, live, leased, policy)
     leftovers, kept_leftovers = _leftovers(layout, policy)
+    leftovers += [(path, path.lstat().st_size) for path, _ in iter_records(layout) if path not in records]
     if not dry_run:
         with translating("removing from", layout.root):
             for path in stale_leases:
@@ -94,6 +97,21 @@ def sweep(layout: StoreLayout, tags: Tags, policy: SweepPolicy, *, dry_run: bool
         kept_leftovers=kept_leftovers,
         dry_run=dry_run,
     )
+
+
+def _needed_records(layout: StoreLayout, live: set[Digest], leased: set[Digest]) -> set[Path]:
+    """The records of layers that are needed; the files packed in those are needed, too, and are added.
+
+    Raises: StoreCorrupt where a record cannot be read.
+    """
+    needed: set[Path] = set()
+    for path, digest in iter_records(layout):
+        for wanted in (live, leased):
+            if digest is not None and digest in wanted:
+                needed.add(path)
+                if (contents := find_contents(layout, digest)) is not None:
+                    wanted.update(file.digest for file in contents.files)
+    return needed
 
 
 def live_digests(layout: StoreLayout, tags: Tags) -> set[Digest]:
