@@ -26,6 +26,7 @@ from .layout import StoreLayout
 from .lease import LeaseBook
 from .lock import acquire, locked, release
 from .mark import has_mark, set_mark
+from .parted_file import PartedFile, bytes_present, cut_to_prefix
 from .writeback import start_writeback
 
 _BACKGROUND_FROM = 8 << 20
@@ -39,6 +40,7 @@ class Ingest:
 
     ``offset`` is the number of bytes that are there, more than 0 at the start where an earlier attempt is
     resumed. ``present`` says that the store has the blob already, intact: nothing need be written.
+    ``parts``, where it was asked for, takes the place of ``write``: any thread may write its part.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Ingest:
     ) -> None:
         self.offset = 0
         self.present = False
+        self.parts: PartedFile | None = None
         self.path = path or (layout.partial(expected.digest) if expected else layout.ingest / _fresh_name())
         self._layout = layout
         self._leases = leases
@@ -81,6 +84,8 @@ class Ingest:
         if self.present and self._expected is not None:
             return self._expected.digest
         digest = self._verify()
+        if self.parts is not None:
+            self.parts.remove_journal()
         with translating("writing", self.path):
             os.fchmod(self._fd, _PUBLISHED_MODE)
             set_mark(self._fd, digest)
@@ -90,9 +95,12 @@ class Ingest:
 
     def _verify(self) -> Digest:
         expected = self._expected
+        if self.parts is not None:
+            self.offset = self.parts.present
         if expected is not None and self.offset != expected.size:
             raise SizeMismatch(str(expected.digest), expected.size, self.offset)
-        digest = Digest(self._algorithm, self._hasher.hexdigest())
+        hasher = self.parts or self._hasher
+        digest = Digest(self._algorithm, hasher.hexdigest())
         if expected is not None and digest != expected.digest:
             self._spoiled = True
             raise DigestMismatch(
@@ -160,14 +168,21 @@ class Ingest:
         """
         with translating("reading", self.path):
             size = os.fstat(self._fd).st_size
-            if self._expected is not None and size > self._expected.size:
-                os.ftruncate(self._fd, 0)
-                return
+            if self._expected is not None:
+                size = cut_to_prefix(self._fd, self._expected.size)
             self.use_background_hasher(size)
             for chunk in iter_chunks(self._fd):
                 self._hasher.update(chunk)
                 self.offset += len(chunk)
             os.lseek(self._fd, self.offset, os.SEEK_SET)
+
+    def use_parts(self, part_size: int) -> None:
+        """Let ``parts`` take the blob, and count what they have already. Raises: DiskFull, StoreFailure."""
+        assert self._expected is not None
+        self.parts = PartedFile.open(
+            self._fd, self.path, size=self._expected.size, part_size=part_size, hasher=self._hasher
+        )
+        self.offset = self.parts.present
 
     def use_background_hasher(self, size: int) -> None:
         """Hash in a thread where that pays for ``size`` bytes. Only before the first byte."""
@@ -182,6 +197,10 @@ class Ingest:
         """Close; remove the file unless it was published, or ``keep`` and it may be resumed."""
         if isinstance(self._hasher, BackgroundHasher):
             self._hasher.close()
+        if self.parts is not None:
+            self.parts.close()
+            self.offset = self.parts.present
+            self._spoiled |= self.parts.damaged
         if self._fd < 0:
             return
         if not self._committed and (self._spoiled or self.offset == 0 or not keep):
@@ -203,7 +222,9 @@ class Ingest:
     def _open_locked(self, wait_s: float | None, on_wait: Callable[[int], None] | None) -> int:
         while True:
             fd = self._open_file()
-            tell = functools.partial(_tell_size, fd, on_wait) if on_wait is not None else None
+            tell = None
+            if on_wait is not None and self._expected is not None:
+                tell = functools.partial(_tell_size, fd, self._expected.size, on_wait)
             try:
                 if not acquire(fd, wait_s=wait_s, on_wait=tell):
                     raise IngestBusy(str(self._expected.digest) if self._expected else self.path.name)
@@ -216,24 +237,30 @@ class Ingest:
 
 
 @contextmanager
-def ingesting(ingest: Ingest, expected: Descriptor | None, *, resume: bool) -> Iterator[Ingest]:
-    """Run an opened ``ingest``: look what is there, check for room, and end it whatever happens.
+def ingesting(
+    ingest: Ingest, expected: Descriptor | None, *, resume: bool, part_size: int | None = None
+) -> Iterator[Ingest]:
+    """Run an opened ``ingest``: look what is there, check for room, and end it whatever happens. What is
+    larger than ``part_size`` is taken in parts.
 
     Raises: DiskFull before anything is written where the rest of ``expected`` does not fit.
     """
     try:
         if expected is not None and not ingest.present:
-            if resume:
+            if part_size is not None and expected.size > part_size:
+                ingest.use_parts(part_size)
+            elif resume:
                 ingest.take_over()
             require_room(ingest.path, expected.size - ingest.offset)
-            ingest.use_background_hasher(expected.size)
+            if ingest.parts is None:
+                ingest.use_background_hasher(expected.size)
         yield ingest
     finally:
         ingest.end(keep=resume and not ingest.present)
 
 
-def _tell_size(fd: int, on_wait: Callable[[int], None]) -> None:
-    on_wait(os.fstat(fd).st_size)
+def _tell_size(fd: int, size: int, on_wait: Callable[[int], None]) -> None:
+    on_wait(bytes_present(fd, size))
 
 
 def _is_published(path: Path, digest: Digest, size: int) -> bool:

@@ -52,7 +52,7 @@ from .contents import (
     write_contents,
 )
 from .creation import ensure_folders, prepare
-from .disk import translating
+from .disk import open_regular, translating
 from .fsck import FsckReport, check
 from .graph import Unreadable, read_document, walk
 from .hashing import CHUNK
@@ -62,7 +62,8 @@ from .ingest import Ingest, ingesting
 from .layout import StoreLayout
 from .lease import LeaseBook
 from .lock import locked
-from .sweep import GcReport, SweepPolicy, sweep
+from .parted_file import bytes_present
+from .sweep import GcReport, SweepPolicy, live_digests, sweep
 
 __all__ = [
     "FsckReport",
@@ -247,12 +248,13 @@ class Store:
         expected: Descriptor | None = None,
         *,
         resume: bool = False,
+        part_size: int | None = None,
         wait_s: float | None = None,
         on_wait: Callable[[int], None] | None = None,
     ) -> Iterator[Ingest]:
         """Write a blob piece by piece: ``write``, then ``commit``. Leaving without commit removes what was
         written; with ``resume`` it is kept for a later ``ingest(…, resume=True)`` of the same content, unless
-        it turned out to be wrong.
+        it turned out to be wrong. What is larger than ``part_size`` bytes has ``parts`` instead of ``write``.
 
         One writer at a time for the same ``expected`` content, over all processes: others wait up to
         ``wait_s`` seconds, for ever where None, and then mostly find the blob ``present``. Meanwhile
@@ -274,8 +276,20 @@ class Store:
         except BaseException:
             ingest.end(keep=resume)
             raise
-        with ingesting(ingest, expected, resume=resume):
+        with ingesting(ingest, expected, resume=resume, part_size=part_size):
             yield ingest
+
+    def arrived(self, expected: Descriptor) -> int:
+        """How many bytes of a blob that is not in the store an interrupted ``ingest`` has left to resume."""
+        try:
+            fd = open_regular(self._layout.partial(expected.digest), follow_links=False)
+        except OSError:
+            return 0
+        try:
+            with translating("reading", self._layout.partial(expected.digest)):
+                return bytes_present(fd, expected.size)
+        finally:
+            os.close(fd)
 
     def adopt(self, path: Path, expected: Descriptor) -> None:
         """Make ``path``, a file in ``ingest/`` that has all the bytes of ``expected``, its blob: the file is
