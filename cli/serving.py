@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,17 +13,26 @@ import typer
 
 from .. import __version__
 from ..modelfile.errors import InputError, NotFoundError, UsageError
-from .client import ServerClient
 from .human import format_size, format_until
+from .listening import (
+    BehindProxyOption,
+    InsecureNoAuthOption,
+    TlsCertOption,
+    TlsClientCaOption,
+    TlsKeyOption,
+    exposure_flags,
+    server_settings,
+)
 from .output import print_json, print_rows
 from .session import COMPLETION_VARIABLE, FormatOption, InsecureOption, ModelArgument, Session, session_of
+from .settings import SETTINGS, Setting
 
 if TYPE_CHECKING:
     from ..runtime.inference import Settings as InferenceSettings
-    from ..server.settings import ServerSettings
     from .backend import Backend
+    from .client import ServerClient
 
-PS_FIELDS = ("name", "id", "digest", "size", "processor", "context", "until")
+PS_FIELDS = ("name", "id", "digest", "size", "processor", "context", "until", "pinned")
 SHELLS = ("bash", "zsh", "fish", "powershell")
 MAX_PROMPT_SIZE = 32 << 20
 """Bytes of standard input that are read as a prompt at most."""
@@ -33,33 +43,31 @@ def serve(
     host: Annotated[
         str | None, typer.Option("--host", "--listen", "-H", metavar="HOST:PORT", help="Where to listen.")
     ] = None,
+    preload: Annotated[
+        list[str] | None,
+        typer.Option("--preload", metavar="MODEL", help="Load this model at the start. Repeatable."),
+    ] = None,
+    pin: Annotated[
+        list[str] | None,
+        typer.Option("--pin", metavar="MODEL", help="Load it at the start and keep it loaded. Repeatable."),
+    ] = None,
 ) -> None:
     """Serve the store's models over REST until told to stop.
 
-    Speaks Ollama's API, OpenAI's, and OCI's for registries. Models are loaded when first asked for.
+    Speaks Ollama's API, OpenAI's, and OCI's for registries. Models are loaded when first asked for, unless
+    --preload or --pin names them.
     """
     from ..server.gunicorn_app import serve as serve_forever
 
     session = session_of(context)
-    serve_forever(_server_settings(session, host or session.settings["host"]))
-
-
-def _server_settings(session: Session, address: str) -> ServerSettings:
-    from ..server.settings import ServerSettings
-    from .address import parse_address
-
-    settings = session.settings
-    host, port = parse_address(address, default_port=11434)
-    return ServerSettings(
-        store_root=settings.home,
-        host=host,
-        port=port,
-        workers=max(1, settings["workers"]),
-        runtime=session.runtime_settings(),
-        origins=settings["origins"],
-        registries=session.registry_settings(settings["insecure_registries"]),
-        credentials=session.credential_files(),
-        log_level="debug" if settings["debug"] else "info",
+    settings = _server_settings(session, host or session.settings["host"])
+    pinned = tuple(pin or session.settings["pin"])
+    serve_forever(
+        replace(
+            settings,
+            preload=tuple(preload or session.settings["preload"]),
+            runtime=replace(settings.runtime, pinned=pinned),
+        )
     )
 
 
@@ -80,6 +88,7 @@ def ps(
             "processor": _processor(model["size"], model["size_vram"]),
             "context": model.get("context_length", 0),
             "until": model.get("expires_at"),
+            "pinned": model.get("pinned", False),
         }
         for model in models
     ]
@@ -89,8 +98,10 @@ def ps(
         "SIZE": lambda row: format_size(row["size"]),
         "PROCESSOR": lambda row: row["processor"],
         "CONTEXT": lambda row: row["context"],
-        "UNTIL": lambda row: format_until(
-            datetime.fromisoformat(row["until"]) if row["until"] else None, now=now
+        "UNTIL": lambda row: (
+            "Forever (pinned)"
+            if row["pinned"]
+            else format_until(datetime.fromisoformat(row["until"]) if row["until"] else None, now=now)
         ),
     }
     print_rows("json" if as_json else form, rows, table, PS_FIELDS)
@@ -244,7 +255,7 @@ def _think(text: str | None) -> Any:
 def _backend(session: Session, model: str, *, insecure: bool) -> Backend:
     from .backend import EmbeddedBackend, ServerBackend
 
-    client = ServerClient.at(session.settings["host"])
+    client = session.server_client()
     if client.answers():
         return ServerBackend(client)
     _pull_if_missing(session, model, insecure=insecure)
@@ -334,13 +345,11 @@ def version(
 
 def config(context: typer.Context, form: FormatOption = "table") -> None:
     """Print every setting in force and where it came from."""
-    from .settings import SETTINGS
-
     settings = session_of(context).settings
     rows = [
         {
             "setting": setting.name,
-            "value": _plain(settings.values[setting.name].value),
+            "value": _shown(setting, settings.values[setting.name].value),
             "origin": settings.values[setting.name].origin,
         }
         for setting in SETTINGS
@@ -353,7 +362,9 @@ def config(context: typer.Context, form: FormatOption = "table") -> None:
     print_rows(form, rows, table, ("setting", "value", "origin"))
 
 
-def _plain(value: Any) -> Any:
+def _shown(setting: Setting, value: Any) -> Any:
+    if setting.secret and value:
+        return "(secret)"
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -373,7 +384,7 @@ def completion(
 
 
 def _client(context: typer.Context) -> ServerClient:
-    return ServerClient.at(session_of(context).settings["host"])
+    return session_of(context).server_client()
 
 
 def register(app: typer.Typer) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..modelfile.errors import UsageError
+from ..modelfile.errors import LadingError, UsageError
 
 MAX_CONFIG_SIZE = 1 << 20
 """Bytes of ``config.toml`` that are read at most."""
@@ -40,6 +40,11 @@ class Setting:
     default: Any
     meaning: str
     ollama: str | None = None
+
+    @property
+    def secret(self) -> bool:
+        """Whether its value is never shown."""
+        return self.parse is _secret
 
     @property
     def variable(self) -> str:
@@ -85,6 +90,38 @@ def _switch(raw: Any) -> bool:
 def _names(raw: Any) -> tuple[str, ...]:
     parts = raw if isinstance(raw, list) else _text(raw).split(",")
     return tuple(part.strip() for part in map(str, parts) if part.strip())
+
+
+def _secret(raw: Any) -> str | None:
+    if not isinstance(raw, str):
+        raise ValueError
+    return raw.strip() or None
+
+
+def _duration(raw: Any) -> Any:
+    """Seconds, or a Go duration, above 0 and finite; kept as it was written."""
+    from ..runtime.keep_alive import parse_keep_alive_setting
+
+    value = raw if isinstance(raw, int) and not isinstance(raw, bool) else _text(raw)
+    try:
+        seconds = parse_keep_alive_setting(str(value))
+    except LadingError:
+        raise ValueError from None
+    if not 0 < seconds <= 86400:
+        raise ValueError
+    return value
+
+
+def _positive(raw: Any) -> int:
+    if (number := _whole(raw)) < 1:
+        raise ValueError
+    return number
+
+
+def _size(raw: Any) -> int:
+    if (size := _bytes(raw)) < 1:
+        raise ValueError
+    return size
 
 
 def _kv_type(raw: Any) -> str:
@@ -139,6 +176,10 @@ SETTINGS: tuple[Setting, ...] = (
             meaning="requests that one model answers at once; 0 chooses from memory"),
     Setting(name="max_loaded_models", parse=_whole, expected="a whole number", default=0,
             ollama="OLLAMA_MAX_LOADED_MODELS", meaning="models loaded at once; 0 lets memory decide"),
+    Setting(name="preload", parse=_names, expected="names of models, separated by commas", default=(),
+            meaning="models that `serve` loads when it starts"),
+    Setting(name="pin", parse=_names, expected="names of models, separated by commas", default=(),
+            meaning="models that `serve` loads when it starts and never lets go"),
     Setting(name="max_queue", parse=_whole, expected="a whole number", default=512, ollama="OLLAMA_MAX_QUEUE",
             meaning="requests that may wait for one model before others are told to come back"),
     Setting(name="load_timeout", parse=lambda raw: raw if isinstance(raw, int) else _text(raw),
@@ -159,6 +200,44 @@ SETTINGS: tuple[Setting, ...] = (
             meaning="web worker processes"),
     Setting(name="origins", parse=_names, expected="origins, separated by commas", default=(),
             ollama="OLLAMA_ORIGINS", meaning="web origins allowed beside the local ones"),
+    Setting(name="allowed_hosts", parse=_names, expected="host names, separated by commas", default=(),
+            meaning="names by which clients may call the server, beside this machine's own"),
+    Setting(name="api_key", parse=_secret, expected="a key", default=None, ollama="OLLAMA_API_KEY",
+            meaning="the key that commands send to a server; `serve` takes it for one that may do everything"),
+    Setting(name="api_keys", parse=_optional_text, expected="a file", default=None,
+            meaning="the file of API keys; default `api-keys.json` beside `config.toml`"),
+    Setting(name="insecure_no_auth", parse=_switch, expected="true or false", default=False,
+            meaning="listen to a network without keys and TLS"),
+    Setting(name="behind_proxy", parse=_switch, expected="true or false", default=False,
+            meaning="a proxy in front of the server has TLS"),
+    Setting(name="tls_cert", parse=_optional_text, expected="a PEM file", default=None,
+            meaning="the server's certificate"),
+    Setting(name="tls_key", parse=_optional_text, expected="a PEM file", default=None,
+            meaning="its private key"),
+    Setting(name="tls_client_ca", parse=_optional_text, expected="a PEM file", default=None,
+            meaning="authorities whose clients, and nobody else, may connect"),
+    Setting(name="client_cert", parse=_optional_text, expected="a PEM file", default=None,
+            meaning="the certificate that commands show to a server that wants one"),
+    Setting(name="client_key", parse=_optional_text, expected="a PEM file", default=None,
+            meaning="its private key"),
+    Setting(name="metrics", parse=_switch, expected="true or false", default=True,
+            meaning="serve figures at `/metrics`"),
+    Setting(name="access_log", parse=_switch, expected="true or false", default=True,
+            meaning="a line in the log for each request"),
+    Setting(name="drain", parse=_duration, expected="a duration such as 60s", default="60s",
+            meaning="how long running answers may take to finish once the server is told to stop"),
+    Setting(name="max_body", parse=_size, expected="a size such as 32MiB", default=32 << 20,
+            meaning="largest JSON body of a request, and what a compressed one may grow to; bytes"),
+    Setting(name="header_timeout", parse=_duration, expected="a duration such as 10s", default="10s",
+            meaning="how long a client may take for a handshake, and for the headers of its first request"),
+    Setting(name="body_timeout", parse=_duration, expected="a duration such as 30s", default="30s",
+            meaning="in this time a body must bring a kilobyte"),
+    Setting(name="write_timeout", parse=_duration, expected="a duration such as 60s", default="60s",
+            meaning="how long a client may leave its socket full"),
+    Setting(name="max_connections", parse=_positive, expected="a whole number above 0", default=1024,
+            meaning="connections of one web worker"),
+    Setting(name="max_connections_per_ip", parse=_positive, expected="a whole number above 0", default=256,
+            meaning="those of one address, loopback excepted; not counted behind a proxy"),
     Setting(name="debug", parse=_switch, expected="true or false", default=False, ollama="OLLAMA_DEBUG",
             meaning="log in detail, and show tracebacks of our own bugs"),
 )  # fmt: skip

@@ -18,6 +18,7 @@ from typing import Self, TypeVar
 from .grant import Acquire, Grant, LoadedModel
 from .inference import Inference
 from .keeper import Keeper
+from .runner_pool import Caller
 from .settings import RuntimeSettings
 
 _T = TypeVar("_T")
@@ -32,7 +33,12 @@ class DirectKeeper:
         self._threads = ThreadPoolExecutor(max_waiting + 8, thread_name_prefix="keeper-call")
 
     async def acquire(self, request: Acquire) -> Grant:
-        return await self._in_thread(partial(self._keeper.acquire, request))
+        caller = Caller()
+        try:
+            return await self._in_thread(partial(self._keeper.acquire, request, caller))
+        except asyncio.CancelledError:
+            self._keeper.leave(caller)
+            raise
 
     async def unload(self, model: str) -> bool:
         return await self._in_thread(partial(self._keeper.unload, model))

@@ -7,15 +7,18 @@
     ├── BadFormat          the output format cannot be turned into a constraint
     ├── PromptTooLong      the prompt does not fit the context
     ├── Unsupported        the model cannot do what was asked
+    ├── Pinned             the model stays loaded, whatever is asked
     └── ModelRefused       llama.cpp does not load the model file
     BusyError
     ├── QueueFull          too many requests wait already
     ├── ShuttingDown       the runner, or the whole runtime, is being stopped
     ├── LoadTimedOut       a load took longer than it may
+    ├── CallerLeft         whoever asked has gone; nobody sees this one
     └── Quarantined        the model killed its runner again and again
     ResourceError
     ├── OutOfMemory        the model does not fit into memory
     │   └── DoesNotFit     … as was known before anything was loaded
+    ├── NoPlace            as many models as allowed are pinned
     └── BadRuntimeDir      there is no private folder for sockets
     InternalError
     ├── RunnerLost         the runner process died or went away
@@ -26,6 +29,8 @@
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from ..modelfile.errors import BusyError, InputError, InternalError, LadingError, ResourceError
 from .protocol import Failed, FailureCode, LoadFailed
@@ -61,6 +66,17 @@ class Unsupported(InputError):
     """The model, or this build, cannot do what was asked."""
 
 
+class Pinned(InputError):
+    """``model`` is to stay loaded until the server stops."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        super().__init__(
+            f"stopping {model}: it is pinned",
+            hint="leave it out of the setting `pin`, and start the server again",
+        )
+
+
 class ModelRefused(InputError):
     """llama.cpp does not load the model file."""
 
@@ -83,6 +99,13 @@ class LoadTimedOut(BusyError):
             f"loading {model}: not ready after {seconds:.0f} s",
             hint="raise LADING_LOAD_TIMEOUT if the disk is slow, or use a smaller quantisation",
         )
+
+
+class CallerLeft(BusyError):
+    """Whoever asked for the model has gone."""
+
+    def __init__(self) -> None:
+        super().__init__("loading a model: the client has gone")
 
 
 class Quarantined(BusyError):
@@ -117,6 +140,17 @@ class DoesNotFit(OutOfMemory):
             f"loading {model}: it needs {size_text(needed)} of memory ({breakdown}), "
             f"{size_text(available)} is available",
             hint=hint,
+        )
+
+
+class NoPlace(ResourceError):
+    """``model`` cannot be loaded: as many models as allowed are `pinned`."""
+
+    def __init__(self, model: str, pinned: Sequence[str]) -> None:
+        self.model = model
+        super().__init__(
+            f"loading {model}: every place is taken by a pinned model ({', '.join(pinned)})",
+            hint="raise max_loaded_models, or pin fewer models",
         )
 
 

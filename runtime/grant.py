@@ -100,6 +100,8 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     pid: int = 0
     memory: dict[str, int] = {}
     """Bytes by use: weights, kv, compute, output."""
+    pinned: bool = False
+    """It stays until the server stops."""
 
 
 class KeeperPort(Protocol):

@@ -20,7 +20,7 @@ from .grant import Acquire, Grant, LoadedModel
 from .load_plan import LoadPlan
 from .mount import MountedModel, Mounter
 from .options import resolve_options
-from .runner_pool import RunnerPool, Slot, SlotState
+from .runner_pool import Caller, RunnerPool, Slot, SlotState
 from .settings import RuntimeSettings
 from .socket_dir import SocketDir
 
@@ -32,16 +32,18 @@ class Keeper:
     def __init__(self, store_root: Path, settings: RuntimeSettings) -> None:
         """Starts a thread, loads nothing.
 
-        Raises: NotAStore, StoreFailure; BadRuntimeDir.
+        Raises: NotAStore, StoreFailure; BadRuntimeDir; BadReference for a pinned name that is none.
         """
         self._settings = settings
+        self._pinned = frozenset(str(self.parse_name(name)) for name in settings.pinned)
         store = Store.open(store_root)
         self._mounter = Mounter(store, template=None if settings.template == "auto" else settings.template)
         self._sockets = SocketDir.open(settings.runtime_dir)
         self._pool = RunnerPool(settings, self._sockets)
 
-    def acquire(self, request: Acquire) -> Grant:
-        """A runner of the model, loaded unless it is, and kept for a moment; waits for it.
+    def acquire(self, request: Acquire, caller: Caller | None = None) -> Grant:
+        """A runner of the model, loaded unless it is, and kept for a moment; waits for it. ``caller`` is who
+        waits: see `leave`.
 
         Raises: what `Mounter.mount` raises where there is no such sound model; BadParameter; Unsupported
         where it
@@ -51,11 +53,17 @@ class Keeper:
         model = self._mounter.mount(self.parse_name(request.model))
         _require_capabilities(request, model)
         options = resolve_options(model.params, request.options)
-        plan = LoadPlan(facts=model.facts, files=model.files, options=options, settings=self._settings)
+        plan = LoadPlan(
+            facts=model.facts,
+            files=model.files,
+            options=options,
+            settings=self._settings,
+            pinned=model.facts.full_name in self._pinned,
+        )
         if request.lost:
             self._pool.wait_gone(plan.key, request.lost)
         slot = self._pool.acquire(
-            plan, keep_alive_s=request.keep_alive, expects_request=request.verb != "load"
+            plan, keep_alive_s=request.keep_alive, expects_request=request.verb != "load", caller=caller
         )
         return Grant(
             socket_path=slot.process.spec.socket_path,
@@ -65,10 +73,15 @@ class Keeper:
             load_duration_ns=time.monotonic_ns() - started,
         )
 
+    def leave(self, caller: Caller) -> None:
+        """The caller of an `acquire` has gone. What only it waited for is not loaded any further; its
+        `acquire` raises `CallerLeft`."""
+        self._pool.leave(caller)
+
     def unload(self, model: str) -> bool:
         """Stop the model once its running requests have ended; False where it was not loaded. Does not wait.
 
-        Raises: BadReference.
+        Raises: BadReference; Pinned.
         """
         reference = self.parse_name(model)
         names = {reference.display, str(reference)}
@@ -124,6 +137,7 @@ class Keeper:
             requests=status.requests if status else 0,
             pid=slot.process.pid,
             memory=dict(ready.memory) if ready else {},
+            pinned=slot.pinned,
         )
 
 

@@ -172,9 +172,9 @@ class RunnerPool:
         """A slot that is READY, and kept for a grace where a request is to follow; loads, waits and makes
         room as needed.
 
-        Raises: DoesNotFit, NoPlace, before anything was loaded or unloaded; Quarantined; QueueFull; LoadTimedOut;
-            ShuttingDown; RunnerLost where the runner died while loading; else what the runner refused it for;
-            CallerLeft: a load that only this caller had waited for is given up.
+        Raises: DoesNotFit, NoPlace, before anything was loaded or unloaded; Quarantined; QueueFull;
+            LoadTimedOut; ShuttingDown; RunnerLost where the runner died while loading; else what the runner
+            refused it for; CallerLeft: a load that only this caller had waited for is given up.
         """
         caller = caller or Caller()
         with self._queued(), self._lock:

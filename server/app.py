@@ -53,10 +53,9 @@ def create_app(services: Services) -> falcon.asgi.App[Any, Any]:
         defaults = services.settings.runtime
         names = RegistryNames(defaults.default_registry, defaults.default_namespace)
         add_registry_routes(app, services.store, names=names)
-    ready = health.Ready(services)
     app.add_route("/livez", health.Live())
-    app.add_route("/readyz", ready)
-    app.add_route("/health", ready)
+    app.add_route("/readyz", health.Ready(services, detailed=True))
+    app.add_route("/health", health.Ready(services, detailed=False))
     app.add_error_handler(Exception, _on_bug)
     app.add_error_handler(falcon.HTTPError, _on_http_error)
     app.add_error_handler(LadingError, _on_error)

@@ -110,6 +110,7 @@ def web_app(settings: ServerSettings, keeper_socket: Path) -> Application:
             settings=settings,
             store=store,
             inference=inference,
+            keeper=keeper,
             catalogue=Catalogue(store, names),
             names=names,
             version=__version__,

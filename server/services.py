@@ -9,6 +9,7 @@ from ..oci.reference import Reference
 from ..oci.store import Store
 from ..runtime.inference import Inference
 from .catalogue import Catalogue
+from .keeper.client import KeeperClient
 from .names import Names
 from .settings import ServerSettings
 
@@ -21,6 +22,7 @@ class Services:
     settings: ServerSettings
     store: Store
     inference: Inference
+    keeper: KeeperClient
     catalogue: Catalogue
     names: Names
     version: str

@@ -40,6 +40,8 @@ class ServerSettings:
     workers: int = 1
     """Web processes. One serves some 50,000 events a second; models run elsewhere."""
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+    preload: tuple[str, ...] = ()
+    """Models that are loaded when the server starts, in this order; pinned ones are anyway."""
     origins: tuple[str, ...] = ()
     """Web origins allowed beside those of this machine; one ``*`` in each stands for anything."""
     allowed_hosts: tuple[str, ...] = ()

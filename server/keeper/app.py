@@ -15,6 +15,8 @@ from gunicorn.dirty.app import DirtyApp  # type: ignore[import-untyped]
 
 from ...runtime.keeper import Keeper
 from ..settings import ServerSettings
+from .preload import Preloader
+from .self_test import SelfTest
 from .service import KeeperService
 
 IMPORT_PATH = f"{__name__}:KeeperApp"
@@ -43,11 +45,20 @@ class KeeperApp(DirtyApp):  # type: ignore[misc]  # gunicorn has no types
         # The arbiter's handlers were inherited by fork; they would touch its event loop.
         for inherited in (signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(inherited, signal.SIG_DFL)
-        self._keeper = Keeper(self.settings.store_root, self.settings.runtime)
+        runtime = self.settings.runtime
+        self._keeper = Keeper(self.settings.store_root, runtime)
+        preloader = Preloader(self._keeper, preload=self.settings.preload, pinned=runtime.pinned)
+        self_test = SelfTest(enabled=runtime.sandbox)
         self._service = KeeperService(
-            self._keeper, self.socket_path, max_waiting=self.settings.runtime.max_queue
+            self._keeper,
+            self.socket_path,
+            max_waiting=runtime.max_queue,
+            preloader=preloader,
+            self_test=self_test,
         )
         self._service.start()
+        self_test.start()
+        preloader.start()
 
     def close(self) -> None:
         """Wait for the web workers, whose streams need the runners; then stop the runners."""

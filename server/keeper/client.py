@@ -41,6 +41,12 @@ class KeeperClient:
         assert isinstance(reply, wire.LoadedModels)
         return reply.models
 
+    async def health(self) -> wire.Health:
+        """What confines runners, and what became of models that were to be loaded at the start."""
+        reply = await self._call(wire.HealthCall())
+        assert isinstance(reply, wire.Health)
+        return reply
+
     def attach(self) -> None:
         """Stay connected from now on: while the server drains, the keeper outlives whoever is attached."""
         self._attached = asyncio.get_running_loop().create_task(self._stay())

@@ -17,7 +17,10 @@ from pathlib import Path
 from ...modelfile.errors import InternalError, LadingError
 from ...runtime.frame import BadFrame, receive_frame
 from ...runtime.keeper import Keeper
+from ...runtime.runner_pool import Caller
 from . import wire as wire
+from .preload import Preloader
+from .self_test import SelfTest
 
 log = logging.getLogger("lading.keeper")
 
@@ -25,9 +28,19 @@ log = logging.getLogger("lading.keeper")
 class KeeperService:
     """Answers calls to `keeper` at `path`. `start` and `stop` block; neither closes the keeper."""
 
-    def __init__(self, keeper: Keeper, path: Path, *, max_waiting: int) -> None:
+    def __init__(
+        self,
+        keeper: Keeper,
+        path: Path,
+        *,
+        max_waiting: int,
+        preloader: Preloader | None = None,
+        self_test: SelfTest | None = None,
+    ) -> None:
         self._keeper = keeper
         self._path = path
+        self._preloader = preloader
+        self._self_test = self_test
         # A call waits in a thread while its model loads; idle threads are reused, none is made ahead.
         self._threads = ThreadPoolExecutor(max_waiting + 32, thread_name_prefix="keeper-call")
         self._thread = threading.Thread(target=self._run, name="keeper-service", daemon=True)
@@ -89,7 +102,7 @@ class KeeperService:
         self._connections.add(task)
         try:
             while (body := await receive_frame(reader)) is not None:
-                reply = await self._answer(wire.unpack(wire.CALLS, body))
+                reply = await self._answer(wire.unpack(wire.CALLS, body), reader)
                 if reply is not None:
                     writer.write(wire.pack(reply))
                     await writer.drain()
@@ -99,22 +112,41 @@ class KeeperService:
             self._connections.discard(task)
             writer.close()
 
-    async def _answer(self, call: wire.Call) -> wire.Reply | None:
+    async def _answer(self, call: wire.Call, reader: asyncio.StreamReader) -> wire.Reply | None:
         if isinstance(call, wire.Attach):
             return None
+        caller = Caller()
+        watch = asyncio.create_task(self._watch(reader, caller))
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._do, call)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._do, call, caller)
         except LadingError as error:
             return wire.refusal(error)
         except Exception:
             log.exception("keeper call failed")
             return wire.refusal(InternalError("asking the model keeper: it failed; its log says why"))
+        finally:
+            watch.cancel()
 
-    def _do(self, call: wire.Call) -> wire.Reply:
+    async def _watch(self, reader: asyncio.StreamReader, caller: Caller) -> None:
+        """Notice a client that hangs up before it is answered: nothing else comes from it until then."""
+        with contextlib.suppress(OSError):
+            if await reader.read(1):
+                log.warning("a keeper client spoke before it was answered; it is taken for gone")
+        self._keeper.leave(caller)
+
+    def _do(self, call: wire.Call, caller: Caller) -> wire.Reply:
         match call:
             case wire.AcquireCall(request=request):
-                return wire.Granted(grant=self._keeper.acquire(request))
+                return wire.Granted(grant=self._keeper.acquire(request, caller))
             case wire.UnloadCall(model=model):
                 return wire.Unloaded(was_loaded=self._keeper.unload(model))
+            case wire.HealthCall():
+                return self._health()
             case _:
                 return wire.LoadedModels(models=tuple(self._keeper.loaded()))
+
+    def _health(self) -> wire.Health:
+        return wire.Health(
+            sandbox=self._self_test.report if self._self_test else wire.SandboxReport(),
+            preloads=self._preloader.states if self._preloader else (),
+        )

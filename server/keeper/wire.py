@@ -8,7 +8,7 @@ connected".
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -33,6 +33,10 @@ class LoadedCall(_Wire):
     pass
 
 
+class HealthCall(_Wire):
+    pass
+
+
 class Attach(_Wire):
     pass
 
@@ -49,6 +53,33 @@ class LoadedModels(_Wire):
     models: tuple[LoadedModel, ...]
 
 
+class SandboxReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What confines runners on this machine, as tried out when the keeper started."""
+
+    level: Literal["full", "reduced", "off", "testing", "unknown"] = "unknown"
+    """full: every layer holds; reduced: some are not there, or do not hold; off: by the settings."""
+    layers: dict[str, str] = {}
+    """Each layer, and whether it "holds", is "absent", or is "broken"."""
+    landlock_abi: int = 0
+    """Version of the kernel's interface; 0: it has none."""
+    problem: str = ""
+    """Why nothing is known."""
+
+
+class PreloadState(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one model that was to be loaded at the start."""
+
+    model: str
+    state: Literal["waiting", "loading", "ready", "failed"]
+    pinned: bool = False
+    error: str = ""
+
+
+class Health(_Wire):
+    sandbox: SandboxReport
+    preloads: tuple[PreloadState, ...]
+
+
 class Refused(_Wire):
     """An error of ours on its way to the other process."""
 
@@ -58,8 +89,8 @@ class Refused(_Wire):
     facts: dict[str, Any] = {}
 
 
-Call = AcquireCall | UnloadCall | LoadedCall | Attach
-Reply = Granted | Unloaded | LoadedModels | Refused
+Call = AcquireCall | UnloadCall | LoadedCall | HealthCall | Attach
+Reply = Granted | Unloaded | LoadedModels | Health | Refused
 
 CALLS: msgspec.msgpack.Decoder[Call] = msgspec.msgpack.Decoder(Call)
 REPLIES: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)

@@ -9,6 +9,7 @@ import asyncio
 import time
 
 from falcon.asgi import Request, Response
+from msgspec import UNSET
 
 from ...oci.errors import BadReference, ModelNotFound
 from ...runtime.grant import LoadedModel
@@ -42,7 +43,7 @@ class Version:
         self._lading = services.version
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        _answer(resp, {"version": OLLAMA_VERSION, "lading": self._lading})
+        _answer(resp, schema.VersionAnswer(version=OLLAMA_VERSION, lading=self._lading))
 
     on_head = on_get
 
@@ -103,6 +104,7 @@ class Ps:
             expires_at=rfc3339(int(expires * 1e9)),
             size_vram=model.size_vram,
             context_length=model.context_length,
+            pinned=model.pinned or UNSET,
         )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from ..field_status import Ignored, Refused
 
@@ -271,6 +271,8 @@ class PsRow(Answer):
     expires_at: str
     size_vram: int
     context_length: int
+    pinned: bool | UnsetType = UNSET
+    """Lading's own: it stays until the server stops."""
 
 
 class PsAnswer(Answer):
@@ -302,6 +304,21 @@ class ShowAnswer(Answer, kw_only=True):
     capabilities: list[str]
     modified_at: str
     requires: str = ""
+
+
+class VersionAnswer(Answer):
+    version: str
+    """Of the Ollama whose API this is: three plain numbers."""
+    lading: str
+
+
+class Cloud(Answer):
+    disabled: bool
+    source: str
+
+
+class StatusAnswer(Answer):
+    cloud: Cloud
 
 
 class ProgressLine(Answer):

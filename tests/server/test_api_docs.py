@@ -22,10 +22,12 @@ PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 
 def test_the_page_lists_every_route_with_its_methods(tmp_path: Path) -> None:
     store, names = Store.open(tmp_path), Names()
+    keeper = KeeperClient(tmp_path / "none.sock")
     services = Services(
         settings=ServerSettings(store_root=tmp_path),
         store=store,
-        inference=Inference(KeeperClient(tmp_path / "none.sock")),
+        inference=Inference(keeper),
+        keeper=keeper,
         catalogue=Catalogue(store, names),
         names=names,
         version="0",
