@@ -228,7 +228,7 @@ def format_written(
             if [piece for piece in pieces if isinstance(piece, Call)] == list(calls):
                 unread = sum(len(piece.text) for piece in pieces if not isinstance(piece, Call))
                 ranked.append((unread, not _writes(form, calls[0], text), i, form))
-    return min(ranked)[3] if ranked else None
+    return min(ranked, key=lambda entry: entry[:3])[3] if ranked else None
 
 
 def _writes(form: ToolFormat, call: Call, text: str) -> bool:
