@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..modelfile.errors import (
@@ -60,12 +61,17 @@ _KINDS: dict[int, type[LadingError]] = {
 
 @dataclass(frozen=True, slots=True)
 class ServerClient:
-    """A server's address, ``http://host:port``."""
+    """A server's address, ``http://host:port``, and what is shown to it."""
 
     url: str
+    api_key: str = field(default="", repr=False)
+    ca_file: Path | None = None
+    """Authorities to trust in place of the usual ones."""
+    client_cert: Path | None = None
+    client_key: Path | None = None
 
     @classmethod
-    def at(cls, address: str) -> ServerClient:
+    def at(cls, address: str, **access: Any) -> ServerClient:
         """The server that listens at ``address``; one that listens everywhere is asked on loopback.
 
         Raises: BadAddress.
@@ -73,12 +79,15 @@ class ServerClient:
         host, port = parse_address(address, default_port=11434)
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         scheme = "https" if address.startswith("https://") else "http"
-        return cls(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
+        url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        return cls(url, **access)
 
     def answers(self) -> bool:
-        """Whether a server answers here, now."""
+        """Whether a server answers here, now. Raises: NotAuthorisedError where it wants another key."""
         try:
             self.call("GET", "/api/version", timeout=CONNECT_TIMEOUT_S)
+        except NotAuthorisedError:
+            raise  # a server is there: to go on without it would be a surprise
         except LadingError:
             return False
         return True
@@ -121,17 +130,37 @@ class ServerClient:
 
         session = requests.Session()
         session.trust_env = False  # no proxy, no .netrc: this is our own server
+        if self.api_key:
+            session.headers["Authorization"] = f"Bearer {self.api_key}"
+        if self.ca_file is not None:
+            session.verify = str(self.ca_file)
+        if self.client_cert is not None:
+            session.cert = (str(self.client_cert), str(self.client_key or self.client_cert))
         try:
             response = session.request(
                 method, self.url + path, json=body, timeout=(CONNECT_TIMEOUT_S, timeout), stream=stream
             )
+        except requests.exceptions.SSLError as error:
+            raise ServerUnreachable(self.url, _tls_trouble(str(error))) from error
         except requests.ConnectionError as error:
             raise ServerUnreachable(self.url, "nothing listens there") from error
-        except requests.RequestException as error:
-            raise ServerUnreachable(self.url, type(error).__name__) from error
+        except (
+            OSError
+        ) as error:  # requests' own are OSErrors too, but these come from files that are not there
+            if isinstance(error, requests.RequestException):
+                raise ServerUnreachable(self.url, type(error).__name__) from error
+            raise ServerUnreachable(self.url, str(error)) from error
         if response.status_code >= 400:
             raise _error_of(response)
         return response
+
+
+def _tls_trouble(text: str) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return "its certificate is of no authority that is trusted here; the setting ca_file names others"
+    if "CERTIFICATE_REQUIRED" in text or "HANDSHAKE_FAILURE" in text:
+        return "it wants a certificate of the client; the settings client_cert and client_key name one"
+    return "TLS failed"
 
 
 def _error_of(response: Response) -> LadingError:

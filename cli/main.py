@@ -13,7 +13,7 @@ from typer.exceptions import TyperException
 
 from .. import __version__
 from ..modelfile.errors import InternalError, LadingError
-from . import building, comparing, language, login, offline, registries, serving, signing, storage
+from . import apikeys, building, comparing, language, login, offline, registries, serving, signing, storage
 from .exit_code import ExitCode, exit_code_of
 from .session import COMPLETION_VARIABLE, Session
 from .settings import read_settings
@@ -55,7 +55,18 @@ def create_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_start)
-    for group in (building, registries, login, offline, storage, comparing, serving, signing, language):
+    for group in (
+        building,
+        registries,
+        login,
+        offline,
+        storage,
+        comparing,
+        serving,
+        apikeys,
+        signing,
+        language,
+    ):
         group.register(app)
     return app
 

@@ -6,6 +6,15 @@ from typing import Annotated
 
 import typer
 
+from .listening import (
+    BehindProxyOption,
+    InsecureNoAuthOption,
+    TlsCertOption,
+    TlsClientCaOption,
+    TlsKeyOption,
+    exposure_flags,
+    server_settings,
+)
 from .output import print_rows
 from .progress import show_progress
 from .session import FormatOption, InsecureOption, ModelArgument, QuietOption, session_of
@@ -102,6 +111,11 @@ def registry(
         str, typer.Option("--listen", "-l", metavar="HOST:PORT", help="Where to listen.")
     ] = "127.0.0.1:5000",
     read_only: Annotated[bool, typer.Option("--read-only", help="Allow pulls only.")] = False,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    tls_client_ca: TlsClientCaOption = None,
+    behind_proxy: BehindProxyOption = False,
+    insecure_no_auth: InsecureNoAuthOption = False,
 ) -> None:
     """Serve the store as an OCI registry, and nothing else.
 
@@ -109,12 +123,12 @@ def registry(
     """
     from ..server.gunicorn_app import serve_registry
     from ..server.registry.names import RegistryNames
-    from .address import parse_address
 
     session = session_of(context)
-    host, port = parse_address(listen, default_port=5000)
+    flags = exposure_flags(tls_cert, tls_key, tls_client_ca, behind_proxy, insecure_no_auth)
+    settings = server_settings(session, listen, flags, default_port=5000)
     names = RegistryNames(session.settings["registry"], session.settings["namespace"])
-    serve_registry(session.settings.home, names, host=host, port=port, read_only=read_only)
+    serve_registry(settings, names, read_only=read_only)
 
 
 def register(app: typer.Typer) -> None:

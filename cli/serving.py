@@ -51,16 +51,31 @@ def serve(
         list[str] | None,
         typer.Option("--pin", metavar="MODEL", help="Load it at the start and keep it loaded. Repeatable."),
     ] = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    tls_client_ca: TlsClientCaOption = None,
+    behind_proxy: BehindProxyOption = False,
+    insecure_no_auth: InsecureNoAuthOption = False,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option("--allowed-host", metavar="NAME", help="A name by which clients may call the server."),
+    ] = None,
+    access_log: Annotated[
+        bool | None, typer.Option("--access-log/--no-access-log", help="Log a line for each request.")
+    ] = None,
 ) -> None:
     """Serve the store's models over REST until told to stop.
 
-    Speaks Ollama's API, OpenAI's, and OCI's for registries. Models are loaded when first asked for, unless
-    --preload or --pin names them.
+    Speaks Ollama's API, OpenAI's, Anthropic's, and OCI's for registries. Models are loaded when first asked
+    for, unless --preload or --pin names them. Beyond this machine it listens only with keys (see `lading
+    apikey`) and TLS.
     """
     from ..server.gunicorn_app import serve as serve_forever
 
     session = session_of(context)
-    settings = _server_settings(session, host or session.settings["host"])
+    flags = exposure_flags(tls_cert, tls_key, tls_client_ca, behind_proxy, insecure_no_auth)
+    flags |= {"allowed_hosts": allowed_host or None, "access_log": access_log}
+    settings = server_settings(session, host or session.settings["host"], flags, default_port=11434)
     pinned = tuple(pin or session.settings["pin"])
     serve_forever(
         replace(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..oci.registry.settings import RegistrySettings
     from ..oci.signing.policy import SignaturePolicy
     from ..runtime.settings import RuntimeSettings
+    from .client import ServerClient
 
 
 COMPLETION_VARIABLE = "_LADING_COMPLETE"
@@ -88,6 +89,20 @@ class Session:
             prefix_cache_dir=settings.cache / "prefixes",
             prefix_cache_bytes=settings["prefix_cache"],
         )
+
+    def server_client(self) -> ServerClient:
+        """The way to the server of the settings, with the key and the certificate for it.
+
+        Raises: BadAddress.
+        """
+        from .client import ServerClient
+
+        settings = self.settings
+        paths = {
+            name: Path(settings[name]).expanduser() if settings[name] else None
+            for name in ("ca_file", "client_cert", "client_key")
+        }
+        return ServerClient.at(settings["host"], api_key=settings["api_key"] or "", **paths)
 
     def registry_client(
         self, *, insecure: bool = False, reference: Reference | None = None

@@ -11,9 +11,9 @@ from falcon.asgi import Request, Response
 
 from ..modelfile.errors import LadingError
 from . import health
+from .answers import dialect_of, problem_answer
 from .anthropic import messages as anthropic
-from .anthropic.encode import anthropic_body
-from .errors import INTERNAL, RETRY_AFTER_S, Problem, native_body, openai_body, problem_of
+from .errors import INTERNAL, Problem, problem_of
 from .guard import request_id
 from .llama import rerank as llama_rerank
 from .llama import tokens as llama_tokens
@@ -27,10 +27,10 @@ from .openai import models as openai_models
 from .openai import responses
 from .openai import text as openai_text
 from .openai.response_memory import ResponseMemory
+from .operations import Dialect
 from .registry.names import RegistryNames
 from .registry.routes import add_registry_routes
 from .services import Services
-from .wire import JSON, json_bytes
 
 log = logging.getLogger("lading.server")
 
@@ -114,7 +114,7 @@ async def _on_http_error(
     status = error.status_code
     resp.set_headers(error.headers or {})
     words = {404: "404 page not found", 405: "405 method not allowed"}.get(status)
-    if words is not None and not req.path.startswith("/v1/"):
+    if words is not None and dialect_of(req.path) is Dialect.NATIVE:
         # Exactly what Ollama's router says.
         resp.status, resp.text, resp.content_type = status, words, "text/plain"
         return
@@ -130,22 +130,6 @@ async def _on_bug(req: Request, resp: Response, error: Exception, params: dict[s
 
 def render(req: Request, resp: Response, problem: Problem) -> None:
     """Answer with a problem in the shape of the dialect that the path belongs to."""
-    if _is_anthropic(req.path):
-        body = anthropic_body(problem, request_id(req.scope))
-        resp.set_header(anthropic.REQUEST_ID, request_id(req.scope))
-    else:
-        body = openai_body(problem) if _is_openai(req.path) else native_body(problem)
-    resp.status, resp.data, resp.content_type = problem.status, json_bytes(body), JSON
-    if problem.status == 503:
-        resp.retry_after = RETRY_AFTER_S
-
-
-_OUTSIDE_V1 = ("/chat/completions", "/tokenize", "/detokenize", "/rerank")
-
-
-def _is_anthropic(path: str) -> bool:
-    return path == "/v1/messages" or path.startswith("/v1/messages/")
-
-
-def _is_openai(path: str) -> bool:
-    return path.startswith("/v1/") or path in _OUTSIDE_V1
+    answer = problem_answer(req.path, problem, request_id(req.scope))
+    resp.status, resp.data = answer.status, answer.body
+    resp.set_headers(answer.headers)

@@ -6,10 +6,10 @@ terabyte, and sends nothing, wait with it. `read_body` counts what comes; this l
 
 from __future__ import annotations
 
-from .errors import BodyTooLarge, native_body, openai_body, problem_of
+from .answers import send_problem
+from .errors import BodyTooLarge, problem_of
 from .guard import Application, Receive, Scope, Send
 from .json_body import BODY_LIMIT
-from .wire import json_bytes
 
 _JSON_ROUTES = ("/api/", "/v1/", "/chat/")
 _STREAMED_ROUTES = ("/api/blobs/",)
@@ -25,7 +25,8 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[BODY_LIMIT] = self._limit  # for those who count what comes
         if scope["type"] == "http" and self._is_too_large(scope):
-            await self._refuse(scope, send)
+            # The body is on its way and will not be read: this connection cannot go on.
+            await send_problem(scope, send, problem_of(BodyTooLarge(self._limit)), {"connection": "close"})
         else:
             await self._app(scope, receive, send)
 
@@ -35,15 +36,3 @@ class BodyLimit:
             return False
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         return announced.isdigit() and int(announced) > self._limit
-
-    async def _refuse(self, scope: Scope, send: Send) -> None:
-        problem = problem_of(BodyTooLarge(self._limit))
-        render = native_body if scope["path"].startswith("/api/") else openai_body
-        body = json_bytes(render(problem))
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
-        await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})

@@ -8,7 +8,11 @@
     NotFoundError
     ├── NoSuchModel        in the words of the route that was asked
     └── NoSuchResponse     nothing is kept under that id
+    NotAuthorisedError
+    ├── KeyRequired        a request without a key, or with one that is none
+    └── RoleMissing        a key that does not allow this
     BusyError
+    ├── TooManyRequests    a key has used up what it may
     └── KeeperAway         the keeper process does not answer
 
 `problem_of` is the only place that turns an error into a status. Each dialect renders the `Problem` in its
@@ -74,6 +78,32 @@ class NoSuchResponse(NotFoundError):
         super().__init__(f"response with id '{response_id}' not found")
 
 
+class KeyRequired(NotAuthorisedError):
+    """The server asks for an API key, and the request has none that is known."""
+
+    def __init__(self, *, given: bool) -> None:
+        super().__init__(
+            "unauthorized: the API key is not valid" if given else "unauthorized: an API key is needed",
+            hint="send it as `Authorization: Bearer KEY` or `x-api-key: KEY`",
+        )
+
+
+class RoleMissing(NotAuthorisedError):
+    """The key is good, and does not allow this; ``role`` would."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__(f"forbidden: this API key has not the role {role}")
+        self.role = role
+
+
+class TooManyRequests(BusyError):
+    """The key has made as many requests as it may; ``wait_s`` seconds later it may go on."""
+
+    def __init__(self, message: str, wait_s: int) -> None:
+        super().__init__(message, hint="repeat the request in a moment")
+        self.wait_s = wait_s
+
+
 class KeeperAway(BusyError):
     """The process that owns the models does not answer; it is being started again."""
 
@@ -96,6 +126,9 @@ TABLE: Sequence[Row] = (
     Row(BodyTooLarge, 413, "request_too_large"),
     Row(PromptTooLong, 400, "context_length_exceeded"),
     Row(ModelRefused, 500, "model_refused"),
+    Row(KeyRequired, 401, "invalid_api_key"),
+    Row(RoleMissing, 403, "permission_denied"),
+    Row(TooManyRequests, 429, "rate_limit_exceeded"),
     Row(QueueFull, 503, "queue_full"),
     Row(KeeperAway, 503, "keeper_away"),
     Row(NoSuchModel, 404, "model_not_found"),
@@ -124,12 +157,15 @@ class Problem:
     text: str
     param: str | None = None
     """The field at fault, where there is one."""
+    wait_s: int | None = None
+    """What a client is asked to wait before it tries again."""
 
 
 def problem_of(error: LadingError) -> Problem:
     """The problem that an error of ours stands for."""
     row = next(row for row in TABLE if isinstance(error, row.kind))
-    return Problem(row.status, row.code, _text(error), param=getattr(error, "field", None))
+    wait_s = getattr(error, "wait_s", RETRY_AFTER_S if row.status == 503 else None)
+    return Problem(row.status, row.code, _text(error), param=getattr(error, "field", None), wait_s=wait_s)
 
 
 def _text(error: LadingError) -> str:

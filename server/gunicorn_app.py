@@ -13,17 +13,23 @@ import errno
 import logging
 import os
 import socket
+import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
 from .. import __version__
-from ..modelfile.errors import ResourceError
+from ..modelfile.errors import LadingError, ResourceError
 from ..oci.store import Store
 from ..runtime.inference import Inference
 from ..runtime.socket_dir import SocketDir
+from .access.allowance import Allowances
+from .access.exposure import require_protection
+from .access.gate import Gate
+from .access.key_ring import KeyRing
 from .app import create_app
 from .body_limit import BodyLimit
 from .catalogue import Catalogue
@@ -37,6 +43,7 @@ from .registry.names import RegistryNames
 from .registry.routes import create_registry_app
 from .services import Services
 from .settings import Limits, ServerSettings
+from .tls import server_context
 from .web_worker import GuardedWorker
 
 BACKLOG = 2048
@@ -69,8 +76,11 @@ class CannotListen(ResourceError):
 def serve(settings: ServerSettings) -> None:
     """Run the server until it is told to stop; then leave by SystemExit.
 
-    Raises: PortInUse, CannotListen, NotAStore, BadRuntimeDir; nothing has been started then.
+    Raises: PortInUse, CannotListen, NotAStore, BadRuntimeDir, Exposed, BadCertificate, BadKeyFile, BadKey;
+        nothing has been started then.
     """
+    require_protection(settings)
+    tls = None if settings.tls is None else server_context(settings.tls)
     Store.open(settings.store_root)
     listener = listen(settings.host, settings.port)
     sockets = SocketDir.open(settings.runtime.runtime_dir)
@@ -78,25 +88,24 @@ def serve(settings: ServerSettings) -> None:
     keeper_app.KeeperApp.configure(settings, keeper_socket)
     master = os.getpid()
     try:
-        _Gunicorn(settings, listener, lambda: web_app(settings, keeper_socket), keeper=True).run()
+        _Gunicorn(settings, listener, tls, lambda: web_app(settings, keeper_socket), keeper=True).run()
     finally:
         if os.getpid() == master:  # the processes that gunicorn forks come through here as well
             sockets.close()
 
 
-def serve_registry(
-    store_root: Path, names: RegistryNames, *, host: str, port: int, read_only: bool = False
-) -> None:
+def serve_registry(settings: ServerSettings, names: RegistryNames, *, read_only: bool = False) -> None:
     """Serve the store as an OCI registry and nothing else. Blocks and raises as `serve`."""
-    settings = ServerSettings(store_root=store_root, host=host, port=port)
-    Store.open(store_root)
-    listener = listen(host, port)
+    require_protection(settings)
+    tls = None if settings.tls is None else server_context(settings.tls)
+    Store.open(settings.store_root)
+    listener = listen(settings.host, settings.port)
 
     def make_app() -> Application:
-        app = create_registry_app(Store.open(store_root), read_only=read_only, names=names)
+        app = create_registry_app(Store.open(settings.store_root), read_only=read_only, names=names)
         return _guarded(app, settings)
 
-    _Gunicorn(settings, listener, make_app, keeper=False).run()
+    _Gunicorn(settings, listener, tls, make_app, keeper=False).run()
 
 
 def web_app(settings: ServerSettings, keeper_socket: Path) -> Application:
@@ -164,6 +173,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self,
         settings: ServerSettings,
         listener: socket.socket,
+        tls: ssl.SSLContext | None,
         make_app: Callable[[], Application],
         *,
         keeper: bool,
@@ -171,6 +181,8 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self._settings = settings
         self._address = listener.getsockname()
         self._fd = listener.detach()  # gunicorn closes it
+        self.tls = tls
+        """What every worker serves with; those of later generations inherit it by fork."""
         self._make_app = make_app
         self._keeper = keeper
         super().__init__()
@@ -178,7 +190,20 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     @property
     def limits(self) -> Limits:
         """Read by `GuardedWorker`."""
-        return self._settings.limits
+        limits = self._settings.limits
+        if self._settings.behind_proxy:  # whose address stands for everybody's
+            return replace(limits, connections_per_ip=limits.connections)
+        return limits
+
+    def reload(self) -> None:
+        """On SIGHUP: a certificate that was renewed counts for new connections. One that cannot be used does
+        not: the old one goes on."""
+        if self._settings.tls is not None:
+            try:
+                self.tls = server_context(self._settings.tls)
+            except LadingError as error:
+                log.error("the certificate stays as it was: %s", error.message)
+        super().reload()
 
     def load(self) -> Application:
         return self._make_app()
@@ -236,12 +261,16 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def _announce(self, arbiter: Any) -> None:
         host, port = self._address[:2]
         shown = f"[{host}]" if ":" in host else host
-        log.info("listening on http://%s:%d", shown, port, extra={"facts": {"version": __version__}})
+        scheme = "http" if self.tls is None else "https"
+        keys = KeyRing(self._settings.api_keys, self._settings.api_key).required()
+        facts = {"version": __version__, "keys": "required" if keys else "none"}
+        log.info("listening on %s://%s:%d", scheme, shown, port, extra={"facts": facts})
 
 
 def _guarded(app: Any, settings: ServerSettings) -> Application:
+    ring = KeyRing(settings.api_keys, settings.api_key)
     return Guard(
-        BodyLimit(app, settings.limits.body),
+        Gate(BodyLimit(app, settings.limits.body), ring, Allowances(settings.workers)),
         hosts=HostRules.of(settings.host, settings.allowed_hosts),
         origins=OriginRules(settings.origins),
         access_log=settings.access_log,

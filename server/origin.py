@@ -52,18 +52,20 @@ class OriginRules:
 
 @dataclass(frozen=True, slots=True)
 class HostRules:
-    """Which ``Host`` names are this machine's. Only needed while listening on loopback."""
+    """Which ``Host`` names are this machine's. Asked while listening on loopback, and elsewhere once names
+    have been given: nobody else knows how a machine is called on its network."""
 
-    loopback: bool
+    asked: bool
     names: Collection[str] = frozenset()
 
     @classmethod
     def of(cls, bind_host: str, extra: Sequence[str] = ()) -> HostRules:
         """The rules for a server bound to `bind_host`."""
-        return cls(_is_loopback(bind_host), frozenset(n.lower() for n in (*extra, socket.gethostname())))
+        names = (*extra, bind_host.strip("[]"), socket.gethostname())
+        return cls(is_loopback(bind_host) or bool(extra), frozenset(name.lower() for name in names))
 
     def allows(self, host: str) -> bool:
-        if not self.loopback:
+        if not self.asked:
             return True
         name, port_ok = split_host(host)
         if not port_ok:
@@ -94,7 +96,8 @@ def _matches(pattern: str, origin: str) -> bool:
     return len(origin) >= len(before) + len(after) and origin.startswith(before) and origin.endswith(after)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on `host`."""
     if host.lower() == "localhost":
         return True
     try:

@@ -30,6 +30,17 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """Files in PEM. They are read at the start, and again on SIGHUP."""
+
+    cert: Path
+    """The server's certificate, and those between it and its authority."""
+    key: Path
+    client_ca: Path | None = None
+    """Authorities, one of which must have signed a client's certificate. None: clients need none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     """Settings of the REST server."""
 
@@ -51,6 +62,17 @@ class ServerSettings:
     """How long running answers may take to finish once the server is told to stop."""
     log_level: str = "info"
     access_log: bool = True
+    metrics: bool = True
+    """Serve figures at ``/metrics``."""
+    api_keys: Path | None = None
+    """The file of API keys, which need not exist. While there is none, nor `api_key`, nobody needs a key."""
+    api_key: str = field(default="", repr=False)
+    """One more key, which may do everything. "": there is none."""
+    tls: TlsSettings | None = None
+    behind_proxy: bool = False
+    """Something in front of the server has TLS and knows the clients' addresses."""
+    insecure_no_auth: bool = False
+    """Listen to a network without keys or TLS."""
     registry: bool = True
     """Serve the store as a registry at ``/v2/``."""
     registries: RegistrySettings = field(default_factory=RegistrySettings)

@@ -16,13 +16,16 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import ssl
 from collections import Counter
-from typing import Any
+from typing import Any, Protocol
 
 from gunicorn.asgi.protocol import ASGIProtocol  # type: ignore[import-untyped]
 from gunicorn.workers import gasgi  # type: ignore[import-untyped]
 
+from .file_section import EXTENSION, FileSection, SectionSender
 from .settings import Limits
+from .tls_door import TlsDoor
 
 MIN_PROGRESS = 1024
 """Bytes."""
@@ -32,19 +35,50 @@ _BUSY = (
 )
 
 
+class Connection(Protocol):
+    """What the worker knows of a connection."""
+
+    def close_if_idle(self) -> None: ...
+
+
 class GuardedWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
-    """The worker. Its limits come with the application: ``app.limits``."""
+    """The worker. Its limits and its certificate come with the application: ``app.limits``, ``app.tls``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.limits: Limits = self.app.limits
-        self.protocols: set[GuardedProtocol] = set()
+        self.protocols: dict[Connection, str] = {}
+        """Every connection, and the address that it is counted by."""
         self.per_ip: Counter[str] = Counter()
 
     def init_process(self) -> None:
         # The worker names this class when it makes its servers, and offers no other way to replace it.
-        gasgi.ASGIProtocol = GuardedProtocol
+        gasgi.ASGIProtocol = self._make_protocol
         super().init_process()
+
+    def admit(self, connection: Connection, peername: Any) -> bool:
+        """Count a connection. Whether it may stay; it is to be forgotten in any case."""
+        peer = _counted_peer(peername)
+        self.protocols[connection] = peer
+        self.per_ip[peer] += 1
+        if len(self.protocols) > self.limits.connections:
+            return False
+        return not peer or self.per_ip[peer] <= self.limits.connections_per_ip
+
+    def forget(self, connection: Connection) -> None:
+        """Count it no more. Again does nothing."""
+        peer = self.protocols.pop(connection, None)
+        if peer is None:
+            return
+        self.per_ip[peer] -= 1
+        if not self.per_ip[peer]:
+            del self.per_ip[peer]
+
+    @staticmethod
+    def _make_protocol(worker: GuardedWorker) -> Any:
+        context: ssl.SSLContext | None = worker.app.tls
+        protocol = GuardedProtocol(worker)
+        return protocol if context is None else TlsDoor(worker, context, protocol)
 
     def handle_exit_signal(self) -> None:
         super().handle_exit_signal()
@@ -62,15 +96,13 @@ class GuardedProtocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn has no ty
         self._limits = worker.limits
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._body_bytes = 0
-        self._peer = ""
         self._turned_away = False
+        self._section: SectionSender | None = None
 
     def connection_made(self, transport: Any) -> None:
-        self._peer = _counted_peer(transport.get_extra_info("peername"))
-        self.worker.per_ip[self._peer] += 1
-        self.worker.protocols.add(self)
+        admitted = self.worker.admit(self, transport.get_extra_info("peername"))
         super().connection_made(transport)
-        if self._is_one_too_many():
+        if not admitted:
             self._turned_away = True
             transport.write(_BUSY)
             self._close_transport()
@@ -95,33 +127,59 @@ class GuardedProtocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn has no ty
         self._disarm("body")
         return super()._on_message_complete()
 
+    def _build_http_scope(self, *args: Any, **kwargs: Any) -> Any:
+        scope = super()._build_http_scope(*args, **kwargs)
+        if self.transport is not None and self.transport.get_extra_info("ssl_object") is None:
+            scope.setdefault("extensions", {})[EXTENSION] = {}
+        return scope
+
+    def _send_body(self, body: bytes, chunked: bool = False, last: bool = False, size: Any = None) -> None:
+        if not isinstance(body, FileSection):
+            super()._send_body(body, chunked, last, size)
+            return
+        if self._response_buffer:
+            self._safe_write(self._response_buffer)
+            self._response_buffer = None
+        try:
+            self._section = SectionSender(
+                self.worker.loop,
+                self.transport,
+                body,
+                stall_s=self._limits.write_stall_s,
+                on_end=self._section_sent,
+            )
+        except OSError:
+            self._abort()
+            return
+        super().pause_writing()  # whoever sends waits now, until `_section_sent`
+
+    def _section_sent(self, complete: bool) -> None:
+        self._section = None
+        if not complete:
+            self._abort()
+        super().resume_writing()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._arm("write", self._limits.write_stall_s, self._abort)
 
     def resume_writing(self) -> None:
         self._disarm("write")
-        super().resume_writing()
+        if self._section is None:
+            super().resume_writing()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         for name in list(self._timers):
             self._disarm(name)
-        if self in self.worker.protocols:
-            self.worker.protocols.discard(self)
-            self.worker.per_ip[self._peer] -= 1
-            if not self.worker.per_ip[self._peer]:
-                del self.worker.per_ip[self._peer]
+        if self._section is not None:
+            self._section.cancel()
+        self.worker.forget(self)
         super().connection_lost(exc)
 
     def close_if_idle(self) -> None:
         """Close unless a request is being read or answered."""
         if self._awaiting_request and not self._finishing_calls:
             self._keepalive_timeout()
-
-    def _is_one_too_many(self) -> bool:
-        if len(self.worker.protocols) > self._limits.connections:
-            return True
-        return bool(self._peer) and self.worker.per_ip[self._peer] > self._limits.connections_per_ip
 
     def _check_body(self) -> None:
         """Runs once in each interval until the body is complete. While we ourselves have stopped reading,

@@ -6,6 +6,7 @@ from falcon.asgi import Request, Response
 
 from ..errors import Problem, native_body
 from ..wire import JSON, json_bytes
+from . import schema as schema
 
 ROUTES = (
     "/api/me",
@@ -23,8 +24,8 @@ class Status:
     """GET /api/status: clients ask whether models may be run elsewhere. None are."""
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        resp.data = json_bytes({"cloud": {"disabled": True, "source": "config"}})
-        resp.content_type = JSON
+        answer = schema.StatusAnswer(cloud=schema.Cloud(disabled=True, source="config"))
+        resp.data, resp.content_type = json_bytes(answer), JSON
 
 
 class Hosted:

@@ -6,7 +6,7 @@ import pytest
 
 from lading.server.origin import HostRules, OriginRules
 
-LOOPBACK = HostRules(loopback=True, names=frozenset({"build-box", "models.example"}))
+LOOPBACK = HostRules(asked=True, names=frozenset({"build-box", "models.example"}))
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,12 @@ import sys
 from pathlib import Path
 from lading.runtime.settings import RuntimeSettings
 from lading.server.gunicorn_app import serve
-from lading.server.settings import Limits, ServerSettings
+from lading.server.settings import Limits, ServerSettings, TlsSettings
 values = eval(sys.argv[1])
+if "tls" in values:
+    values["tls"] = TlsSettings(**{name: Path(path) for name, path in values["tls"].items()})
+if "api_keys" in values:
+    values["api_keys"] = Path(values["api_keys"])
 values["runtime"] = RuntimeSettings(**values.get("runtime", {}))
 values["limits"] = Limits(**values.get("limits", {}))
 serve(ServerSettings(**{**values, "store_root": Path(values["store_root"])}))
@@ -44,17 +48,20 @@ class LiveServer:
     process: subprocess.Popen[bytes]
     log_path: Path
     store_root: Path
+    scheme: str = "http"
+    options: dict[str, Any] = field(default_factory=dict)
+    """What every request is sent with: what to trust, which certificate to show."""
     url: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{self.scheme}://127.0.0.1:{self.port}"
 
     @property
     def log(self) -> str:
         return self.log_path.read_text()
 
     def call(self, method: str, path: str, **options: Any) -> httpx.Response:
-        return httpx.request(method, self.url + path, timeout=60, **options)
+        return httpx.request(method, self.url + path, timeout=60, **self.options, **options)
 
     def post(self, path: str, body: Any) -> httpx.Response:
         return self.call("POST", path, json=body)
@@ -74,8 +81,10 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running_server(store_root: Path, folder: Path, **settings: Any) -> Iterator[LiveServer]:
-    """Start, wait until it is ready, and end it with all its processes."""
+def running_server(
+    store_root: Path, folder: Path, *, options: dict[str, Any] | None = None, **settings: Any
+) -> Iterator[LiveServer]:
+    """Start, wait until it is ready, and end it with all its processes. `options`: see `LiveServer`."""
     port = free_port()
     values = {"store_root": str(store_root), "port": port, "drain_s": 10.0, **settings}
     # Threads of a tiny model only wait for each other, for ever where the machine has other work.
@@ -88,7 +97,8 @@ def running_server(store_root: Path, folder: Path, **settings: Any) -> Iterator[
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
-    server = LiveServer(port, process, log_path, store_root)
+    scheme = "https" if "tls" in settings else "http"
+    server = LiveServer(port, process, log_path, store_root, scheme, options or {})
     try:
         wait_until_ready(server)
         yield server
