@@ -385,6 +385,9 @@ class RunnerStatus(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="ru
     cached_tokens: int
     eval_tokens: int
     memory_rss: int
+    steps: int = 0
+    """Batches evaluated since start: fewer than tokens where several answers shared one, or a format left no
+    choice."""
 
 
 Event = Started | Text | Thinking | ToolCall | End | Failed

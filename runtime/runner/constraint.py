@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import llama_cpp
 import llguidance
@@ -89,13 +89,22 @@ class FormatConstraint:
         allowed = np.unpackbits(self._mask.view(np.uint8), bitorder="little")[: self._n_vocab]
         logits[allowed == 0] = -np.inf
 
+        if self._matcher.is_error():
+            self._fail()
+
     def accept(self, token: int) -> None:
         if not self._matcher.consume_token(token):
-            raise BadFormat(f"following the format: {self._matcher.get_error()[:_MAX_REASON]}")
+            self._fail()
+
+    def forced(self) -> Sequence[int]:
+        return self._matcher.compute_ff_tokens()
 
     @property
     def is_complete(self) -> bool:
         return self._matcher.is_stopped()
+
+    def _fail(self) -> NoReturn:
+        raise BadFormat(f"following the format: {self._matcher.get_error()[:_MAX_REASON]}")
 
 
 class AfterThinking:
@@ -157,6 +166,9 @@ class AfterThinking:
                 self._constraint.accept(token)
         else:
             self._think(self._vocab.piece(token, special=True))
+
+    def forced(self) -> Sequence[int]:
+        return self._constraint.forced() if self._is_active and not self._blanks_left else ()
 
     @property
     def is_complete(self) -> bool:

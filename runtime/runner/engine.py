@@ -1,9 +1,9 @@
 """Continuous batching: one thread, one context, many generations at once. Runner process only.
 
-Each step evaluates one batch: the last token of every generation that is under way, then as much of the
-waiting prompts as fits, first come, first served. A prompt beside running streams is read in chunks, so that
-it delays each of their tokens by one chunk at most. New generations and cancellations are looked at before
-every step.
+Each step evaluates one batch: the last token of every generation that is under way, with those that its
+format forces to follow, then as much of the waiting prompts as fits, first come, first served. A prompt
+beside running streams is read in chunks, so that it delays each of their tokens by one chunk at most. New
+generations and cancellations are looked at before every step.
 
 Rules for editing this file:
 
@@ -75,6 +75,8 @@ class EngineCounters:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     eval_tokens: int = 0
+    steps: int = 0
+    """Batches evaluated."""
     idle_since_ns: int = 0
 
 
@@ -264,6 +266,7 @@ class Engine:
         if code != 0:
             self._decode_failed(code, [generation for generation, _, _ in plan])
             return
+        self.counters.steps += 1
         self._learn(len(plan), time.perf_counter() - started)
         for generation, slot, count in plan:
             slot.append(generation.take_pending(count))
@@ -281,9 +284,10 @@ class Engine:
             assert generation.slot is not None
             if not generation.is_decoding:
                 prompts.append(generation)
-            elif self._has_room(generation):
-                plan.append((generation, generation.slot, 1))
-        room = self._settings.n_batch - len(plan)
+            elif room := self._room(generation):
+                plan.append((generation, generation.slot, min(room, len(generation.pending))))
+        self._share_batch(plan)
+        room = self._settings.n_batch - sum(count for _, _, count in plan)
         if plan:
             room = min(room, self._chunk())
         for generation in prompts:
@@ -301,37 +305,70 @@ class Engine:
             return _FIRST_CHUNK
         return max(_MIN_CHUNK, int(self._settings.stall_s / self._token_s))
 
-    def _has_room(self, generation: Generation) -> bool:
-        """Whether the next token has a place in its slot; makes one by a context shift, or ends the
+    def _share_batch(self, plan: list[tuple[Generation, Slot, int]]) -> None:
+        """Cut runs of forced tokens so that all fit; there is room for one token of each slot at least."""
+        spare = self._settings.n_batch - len(plan)
+        for i, (generation, slot, count) in enumerate(plan):
+            more = min(count - 1, spare)
+            spare -= more
+            plan[i] = generation, slot, 1 + more
+
+    def _room(self, generation: Generation) -> int:
+        """How many of the next tokens have a place in their slot; makes one by a context shift, or ends the
         generation."""
         slot, n_ctx = generation.slot, self._settings.n_ctx
         assert slot is not None
         if slot.size < n_ctx:
-            return True
+            return n_ctx - slot.size
         wanted = generation.shift and generation.options.num_predict != -2
         keep = generation.kept_on_shift(n_ctx, self._vocab.add_bos)
         if wanted and self._can_shift and self._slots.shift(slot, keep):
-            return True
+            return n_ctx - slot.size
         self._finish(generation, "length")
-        return False
+        return 0
 
     def _choose(self, generation: Generation, index: int) -> None:
-        """Choose the token that follows, and tell what it says."""
+        """Choose the token that follows, and tell what it says; with it, those that its format forces."""
         if generation.limit(self._settings.n_ctx) == 0:
             self._finish(generation, "length")
             return
+        if not self._force(generation):
+            self._sample(generation, index)
+            self._force(generation)
+
+    def _force(self, generation: Generation) -> bool:
+        """Take the tokens that the format forces, without evaluating each before the next; False: none.
+
+        Where log-probabilities are wanted each is evaluated, and chosen as the only one allowed.
+        """
+        if generation.constraint is None or generation.logprobs or generation.slot is None:
+            return False
+        forced = generation.constraint.forced()
+        for token in forced:
+            assert generation.sampler is not None
+            generation.sampler.accept((token,))
+            self._take(generation, token)
+            if generation.slot is None:  # ended
+                break
+        return bool(forced)
+
+    def _sample(self, generation: Generation, index: int) -> None:
         logits = self._context.logits(index) if generation.constraint or generation.logprobs else None
         before = logits.copy() if logits is not None and generation.logprobs else None
         if generation.constraint and logits is not None:
             generation.constraint.mask(logits)
         assert generation.sampler is not None
         token = generation.sampler.sample(self._context, index)
+        logprob = self._logprob(before, token, generation.top_logprobs) if before is not None else None
+        self._take(generation, token, logprob)
+
+    def _take(self, generation: Generation, token: int, logprob: TokenLogprob | None = None) -> None:
+        """Note a token as chosen; ends the generation where it is the last."""
         if self._vocab.is_end(token):
             self._finish(generation, "stop")
             return
         generation.advance(token)
         self.counters.eval_tokens += 1
-        logprob = self._logprob(before, token, generation.top_logprobs) if before is not None else None
         self._post(generation, *generation.events(generation.reader.push(self._piece(token), logprob)))
         if generation.constraint:
             generation.constraint.accept(token)

@@ -32,7 +32,11 @@ class Constraint(Protocol):
         ...
 
     def accept(self, token: int) -> None:
-        """Note the token that was chosen."""
+        """Note the token that was chosen. Raises: BadFormat: it is not allowed, or there is no going on."""
+        ...
+
+    def forced(self) -> Sequence[int]:
+        """The tokens that must come next, where there is no choice. They are not noted as chosen by that."""
         ...
 
     @property
@@ -62,7 +66,8 @@ class Generation:
     slot: Slot | None = None
     sampler: Sampler | None = None
     pending: TokenArray = field(default_factory=lambda: np.zeros(0, np.int32))
-    """Tokens that are not evaluated yet: the rest of the prompt, then the last token chosen."""
+    """Tokens that are not evaluated yet: the rest of the prompt, then the last token chosen and those that
+    had to follow it."""
     generated: list[int] = field(default_factory=list)
     cached: int = 0
     calls: int = 0
@@ -104,7 +109,8 @@ class Generation:
         if not self.generated:
             self.first_token_ns = time.monotonic_ns()
         self.generated.append(token)
-        self.pending = np.array((token,), np.int32)
+        one = np.array((token,), np.int32)
+        self.pending = np.concatenate((self.pending, one)) if len(self.pending) else one
 
     def events(self, pieces: Sequence[Piece], *, last: bool = False) -> list[Event]:
         """What clients are told of pieces of the answer, with the log-probabilities that are due."""

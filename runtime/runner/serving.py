@@ -301,6 +301,7 @@ class _Server:
             prompt_tokens=counters.prompt_tokens if counters else self._embedded_tokens,
             cached_tokens=counters.cached_tokens if counters else 0,
             eval_tokens=counters.eval_tokens if counters else 0,
+            steps=counters.steps if counters else 0,
             memory_rss=resident_memory(),
         )
 
