@@ -1,0 +1,165 @@
+"""Serving speed against other servers, in the same run: latencies, throughput, prefix reuse, memory.
+
+    python benchmarks/serving.py --lading --llama-server PATH [--model FILE.gguf] [--rounds 5] [--json FILE]
+    python benchmarks/serving.py --lading --peer other=http://127.0.0.1:8080
+
+`--lading` and `--llama-server` start servers of the same file with the same threads, slots and context per
+slot; `--peer` takes any server that speaks OpenAI's chat completions. Within a round every workload meets
+all servers, one after the other, each round in another order and with prompts of its own, the same for all;
+medians of the rounds are printed, with the processor time of servers started here, which noise from other
+processes changes less. Without `--model` the model of make_model.py is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import make_model
+from serving_peers import LadingServer, LlamaServer, Peer, RemoteServer, Setup
+
+from lading.cli.benchmark import (
+    Figures,
+    Words,
+    intrusion,
+    long_prompt,
+    many_streams,
+    schema_output,
+    shared_prefix,
+    single_stream,
+)
+from lading.modelfile.errors import LadingError
+
+Workload = Callable[[Peer, Words], Awaitable[Figures]]
+
+WORKLOADS: dict[str, Workload] = {
+    "single": lambda peer, words: single_stream(peer.speaker, words),
+    "clients-8": lambda peer, words: many_streams(peer.speaker, words, clients=8),
+    "clients-16": lambda peer, words: many_streams(peer.speaker, words, clients=16),
+    "shared-prefix": lambda peer, words: shared_prefix(peer.speaker, words),
+    "intrusion": lambda peer, words: intrusion(peer.speaker, words),
+    "schema": lambda peer, words: schema_output(peer.speaker, words),
+    "prompt": lambda peer, words: long_prompt(peer.speaker, words),
+}
+HEADLINE = {
+    "single": ("tokens_per_s", "tokens/s"),
+    "clients-8": ("tokens_per_s", "tokens/s"),
+    "clients-16": ("tokens_per_s", "tokens/s"),
+    "shared-prefix": ("wall_s", "s"),
+    "intrusion": ("worst_gap_s", "s"),
+    "schema": ("tokens_per_s", "tokens/s"),
+    "prompt": ("prompt_tokens_per_s", "tokens/s"),
+}
+
+
+async def measure(
+    peers: list[Peer], names: list[str], rounds: int, seed: int
+) -> dict[str, dict[str, Figures]]:
+    """Medians: workload → peer → figure."""
+    for peer in peers:
+        await WORKLOADS["single"](peer, Words(seed))  # loads, maps and warms
+    samples: dict[str, dict[str, list[Figures]]] = {name: {peer.name: [] for peer in peers} for name in names}
+    for turn in range(rounds):
+        for index, name in enumerate(names):
+            order = peers if (turn + index) % 2 == 0 else peers[::-1]
+            for peer in order:
+                words = Words(seed + 1 + turn * 1000 + index)
+                before = peer.cpu_s()
+                figures = await WORKLOADS[name](peer, words)
+                if before is not None:
+                    figures["cpu_s"] = (peer.cpu_s() or 0.0) - before
+                samples[name][peer.name].append(figures)
+                shown = "  ".join(f"{key} {value:.3f}" for key, value in figures.items())
+                print(f"{turn + 1}/{rounds} {name:14} {peer.name:14} {shown}", file=sys.stderr, flush=True)
+    return {
+        name: {peer: _medians(found) for peer, found in by_peer.items()} for name, by_peer in samples.items()
+    }
+
+
+def _medians(samples: list[Figures]) -> Figures:
+    return {key: statistics.median(sample[key] for sample in samples) for key in samples[0]}
+
+
+def print_table(results: dict[str, dict[str, Figures]], peers: list[str]) -> None:
+    print(f"{'workload':16}{'figure':18}" + "".join(f"{peer:>16}" for peer in peers) + f"{'ratio':>9}")
+    for name, by_peer in results.items():
+        for key in by_peer[peers[0]]:
+            values = [by_peer[peer].get(key, 0.0) for peer in peers]
+            ratio = f"{values[0] / values[1]:>9.2f}" if len(values) > 1 and values[1] else ""
+            mark = "*" if key == HEADLINE[name][0] else " "
+            print(f"{name:16}{mark}{key:17}" + "".join(f"{value:>16.3f}" for value in values) + ratio)
+
+
+@contextlib.contextmanager
+def started(options: argparse.Namespace) -> Iterator[list[Peer]]:
+    """All servers; those that were started here end with the block."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="serving-")))
+        setup = Setup(
+            model=options.model or make_model.model(make_model.default_folder()),
+            folder=folder,
+            slots=options.slots,
+            context=options.context,
+            threads=options.threads,
+        )
+        peers: list[Peer] = []
+        if options.lading:
+            peers.append(LadingServer(setup))
+        if options.llama_server:
+            peers.append(LlamaServer(setup, options.llama_server, options.llama_server_option))
+        peers += [RemoteServer(*text.partition("=")[::2]) for text in options.peer]
+        if not peers:
+            sys.exit("nothing to measure: give --lading, --llama-server PATH or --peer NAME=URL")
+        for peer in peers:
+            stack.callback(peer.stop)
+            peer.start()
+        yield peers
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--lading", action="store_true", help="start `lading serve` of this Python")
+    parser.add_argument("--llama-server", type=Path, metavar="PATH", help="start llama.cpp's server")
+    parser.add_argument(
+        "--llama-server-option", action="append", default=[], metavar="OPTION", help="passed on to it"
+    )
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=URL[#MODEL]")
+    parser.add_argument("--model", type=Path, help="GGUF file of the servers that are started")
+    parser.add_argument("--slots", type=int, default=8)
+    parser.add_argument("--context", type=int, default=4096, help="tokens of context of one slot")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", help=f"some of: {', '.join(WORKLOADS)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there as well")
+    return parser
+
+
+def main() -> None:
+    options = arguments().parse_args()
+    names = options.only.split(",") if options.only else list(WORKLOADS)
+    if unknown := [name for name in names if name not in WORKLOADS]:
+        sys.exit(f"unknown workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
+    with started(options) as peers:
+        try:
+            results = asyncio.run(measure(peers, names, options.rounds, options.seed))
+        except (LadingError, OSError, ExceptionGroup) as error:
+            inner = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+            sys.exit(f"{inner}")
+        print_table(results, [peer.name for peer in peers])
+        if options.json:
+            options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Servers that serving.py measures: those that it starts itself, and those that run elsewhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+from lading.cli.benchmark_http import HttpSpeaker
+
+START_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What is the same for all servers."""
+
+    model: Path
+    folder: Path
+    slots: int
+    context: int
+    """Tokens of one slot."""
+    threads: int
+    pooled: bool = False
+    """The model embeds."""
+
+
+class Peer(Protocol):
+    name: str
+    speaker: HttpSpeaker
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def cpu_s(self) -> float | None:
+        """Processor seconds of all its processes so far; None where they are not known."""
+        ...
+
+
+@dataclass
+class RemoteServer:
+    """``url`` may end in ``#`` and the name of a model."""
+
+    name: str
+    url: str
+
+    def __post_init__(self) -> None:
+        url, _, model = self.url.partition("#")
+        self.speaker = HttpSpeaker(url=url.rstrip("/"), model=model or "bench")
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+    def cpu_s(self) -> float | None:
+        return None
+
+
+@dataclass
+class _Started:
+    """A server in processes of our own."""
+
+    setup: Setup
+    name: str = ""
+    process: subprocess.Popen[bytes] | None = None
+    port: int = field(default=0)
+
+    def command(self) -> list[str]:
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        return dict(os.environ)
+
+    def ready_path(self) -> str:
+        return "/health"
+
+    def start(self) -> None:
+        """Returns once it answers. A port is kept over restarts."""
+        if not self.port:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self.port = probe.getsockname()[1]
+        self.speaker = HttpSpeaker(
+            url=f"http://127.0.0.1:{self.port}", model="bench", fields={"temperature": 0.8, "seed": 7}
+        )
+        log = self.setup.folder / f"{self.name}.log"
+        with log.open("ab") as sink:
+            self.process = subprocess.Popen(
+                self.command(), env=self.environment(), stdout=sink, stderr=sink, stdin=subprocess.DEVNULL
+            )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"{self.name} does not start:\n{log.read_text()[-3000:]}")
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(self.speaker.url + self.ready_path(), timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def stop(self) -> None:
+        if self.process is None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    def processes(self) -> list[psutil.Process]:
+        assert self.process is not None
+        main = psutil.Process(self.process.pid)
+        return [main, *main.children(recursive=True)]
+
+    def cpu_s(self) -> float | None:
+        total = 0.0
+        for process in self.processes():
+            times = process.cpu_times()
+            total += times.user + times.system
+        return total
+
+
+@dataclass
+class LadingServer(_Started):
+    """`lading serve` of this Python, over a store of its own."""
+
+    name: str = "lading"
+
+    def __post_init__(self) -> None:
+        self._home = self.setup.folder / "home"
+        self._lading = str(Path(sys.executable).with_name("lading"))
+        parameters = f"FROM {self.setup.model.resolve()}\nPARAMETER num_ctx {self.setup.context}\n"
+        subprocess.run(
+            [self._lading, "create", "-q", "bench", "-f", "-"],
+            input=parameters.encode(),
+            env=self.environment(),
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+
+    def command(self) -> list[str]:
+        return [self._lading, "serve", "--host", f"127.0.0.1:{self.port}"]
+
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "LADING_HOME": str(self._home),
+            "LADING_NUM_PARALLEL": str(self.setup.slots),
+            "LADING_THREADS": str(self.setup.threads),
+        }
+
+    def ready_path(self) -> str:
+        return "/readyz"
+
+
+@dataclass
+class LlamaServer(_Started):
+    """llama.cpp's server."""
+
+    program: Path = Path("llama-server")
+    options: list[str] = field(default_factory=list)
+    name: str = "llama-server"
+
+    def __init__(self, setup: Setup, program: Path, options: list[str]) -> None:
+        super().__init__(setup, "llama-server")
+        self.program, self.options = program, options
+
+    def command(self) -> list[str]:
+        setup = self.setup
+        numbers = {
+            "--port": self.port,
+            "--parallel": setup.slots,
+            "--ctx-size": setup.slots * setup.context,
+            "--threads": setup.threads,
+        }
+        flags = [text for name, number in numbers.items() for text in (name, str(number))]
+        return [str(self.program), "--model", str(setup.model), "--host", "127.0.0.1", *flags, *self.options]
