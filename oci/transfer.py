@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 from ..modelfile.errors import LadingError
@@ -23,9 +22,11 @@ from .manifest import Index, Manifest
 from .progress import Progress, ProgressSink, ignore_progress
 from .reference import Reference
 from .registry.client import RegistryClient
+from .registry.crew import Crew, Slots
 from .registry.download import download
 from .registry.errors import RegistryError
 from .registry.index_choice import Platform, choose_manifest
+from .registry.parted_download import PartedDownload
 from .registry.repository import Repository
 from .registry.upload import BlobUpload
 from .signing.attachments import Attachments, RegistryAttachments, StoreAttachments
@@ -38,10 +39,6 @@ MAX_CONFIG_SIZE = 1024 * 1024
 
 _REPORT_EVERY_S = 0.06  # as often as Ollama does
 _MOUNT_SOURCES = 3
-
-
-class TransferStopped(LadingError):
-    """Another part of the same transfer failed; this one was given up for it."""
 
 
 def pull(
@@ -64,7 +61,7 @@ def pull(
     """
     run = _Run(client, progress)
     run.report(Progress("pulling manifest"))
-    repository = client.repository(reference, sleep=run.sleep)
+    repository = client.repository(reference, sleep=run.crew.sleep, on_busy=run.slots.fewer)
     with store.lease():
         document = repository.fetch_manifest(reference)
         manifest = _model_manifest(repository, reference, document, platform)
@@ -77,11 +74,7 @@ def pull(
             raise BadManifest([f"the config has {manifest.config.size} bytes, more than {MAX_CONFIG_SIZE}"])
         wanted = _distinct((*manifest.layers, manifest.config))
         _require_room(store, wanted)
-        run.each(
-            wanted,
-            lambda descriptor: _fetch_blob(store, repository, descriptor, run),
-            threads=client.settings.parallel_blobs,
-        )
+        run.each(wanted, lambda descriptor: _fetch_blob(store, repository, descriptor, run))
         run.report(Progress("verifying sha256 digest"))  # each has been, on its way in
         run.report(Progress("writing manifest"))
         store.tag(reference, store.put_manifest(manifest))
@@ -117,13 +110,13 @@ def push(
                 str(target.digest), str(manifest.digest), what=f"the target {target.display}"
             )
         _require_blobs(store, manifest)
-        repository = client.repository(target, writes=True, sleep=run.sleep)
+        repository = client.repository(target, writes=True, sleep=run.crew.sleep, on_busy=run.slots.fewer)
         sources = _mount_sources(store, target, manifest)
 
         def send(descriptor: Descriptor, *, again: bool = False) -> None:
             _send_blob(store, repository, descriptor, sources.get(descriptor.digest, ()), run, again=again)
 
-        run.each(_distinct(manifest.layers), send, threads=client.settings.parallel_blobs)
+        run.each(_distinct(manifest.layers), send)
         send(manifest.config)
         run.report(Progress("pushing manifest"))
         try:
@@ -144,26 +137,23 @@ def push(
 
 
 class _Run:
-    """One transfer: its progress stream, its threads, and the end of all when one fails."""
+    """One transfer: its progress stream, its threads and their connections."""
 
     def __init__(self, client: RegistryClient, progress: ProgressSink) -> None:
-        self._client = client
+        self.crew = Crew(client.cut, sleep=client.sleep)
+        self.slots = Slots(client.settings.parallel, self.crew)
         self._progress = progress
-        self._threads: set[int] = set()
         self._lock = threading.Lock()
-        self._stopped = threading.Event()
 
     def report(self, progress: Progress) -> None:
         """Hands on progress, from one thread at a time. Raises: TransferStopped."""
-        if self._stopped.is_set():
-            raise TransferStopped("transferring: stopped, because another part failed")
+        self.crew.check()
         with self._lock:
             self._progress(progress)
 
-    def sleep(self, seconds: float) -> None:
-        """Waits between attempts. Raises: TransferStopped."""
-        if self._stopped.wait(seconds):
-            raise TransferStopped("transferring: stopped, because another part failed")
+    def each(self, descriptors: Iterable[Descriptor], work: Callable[[Descriptor], None]) -> None:
+        """Does the work for several blobs at once; the first failure ends all, and is raised."""
+        self.crew.each(descriptors, work, threads=self.slots.count)
 
     def counter(self, verb: str, descriptor: Descriptor) -> Callable[[int], None]:
         """Takes how many bytes of a blob are done, and reports that now and then, and at the end."""
@@ -173,44 +163,11 @@ class _Run:
         def count(completed: int) -> None:
             nonlocal due
             now = time.monotonic()
-            if now >= due or completed >= descriptor.size or self._stopped.is_set():
+            if now >= due or completed >= descriptor.size or self.crew.stopped:
                 due = now + _REPORT_EVERY_S
                 self.report(Progress(status, descriptor.digest, completed, descriptor.size))
 
         return count
-
-    def each(
-        self, descriptors: Iterable[Descriptor], work: Callable[[Descriptor], None], *, threads: int
-    ) -> None:
-        """Does the work for all, several at once. The first failure stops the others and is raised, after
-        they have ended; so does an interrupt of the calling thread."""
-
-        def work_here(descriptor: Descriptor) -> None:
-            self._threads.add(threading.get_ident())
-            try:
-                self.sleep(0)  # not at all, when another has failed meanwhile
-                work(descriptor)
-            finally:
-                self._threads.discard(threading.get_ident())
-
-        pool = ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix="lading-transfer")
-        try:
-            futures = [pool.submit(work_here, descriptor) for descriptor in descriptors]
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            failures = [error for future in done if (error := future.exception()) is not None]
-            failures.sort(key=lambda error: isinstance(error, TransferStopped))
-            if failures:
-                raise failures[0]
-        except BaseException:
-            self._stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            # Again and again: a thread may be about to connect while its connections are cut.
-            while working := frozenset(self._threads):
-                self._client.cut(working)
-                time.sleep(0.05)
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _copy_signatures(source: Attachments, target: Attachments, digest: Digest) -> None:
@@ -235,20 +192,29 @@ def _model_manifest(
 
 
 def _fetch_blob(store: Store, repository: Repository, descriptor: Descriptor, run: _Run) -> None:
-    """Brings one blob into the store, going on where an earlier attempt ended. What was continued and turns
-    out wrong is fetched once more from its start: the older part may be to blame."""
+    """Brings one blob into the store, going on where an earlier attempt ended. What was put together from
+    several answers and turns out wrong is fetched once more, in one piece: one of them may be to blame."""
+    part_size = repository.settings.part_size
     for resume in (True, False):
         count = run.counter("pulling", descriptor)
-        with store.ingest(descriptor, resume=resume, on_wait=count) as ingest:
+        with store.ingest(descriptor, resume=resume, part_size=part_size, on_wait=count) as ingest:
             if ingest.present:
                 count(descriptor.size)
                 return
             continued = ingest.offset > 0
-            connections = download(repository, descriptor, _CountedSink(ingest, count))
+            if ingest.parts is not None:
+                parted = PartedDownload(
+                    repository, descriptor, ingest.parts, count, crew=run.crew, slots=run.slots, ranges=resume
+                )
+                parted.run()
+                answers = parted.requests
+            else:
+                with run.slots.hold():
+                    answers = download(repository, descriptor, _CountedSink(ingest, count))
             try:
                 ingest.commit()
             except DigestMismatch:
-                if not (resume and (continued or connections > 1)):
+                if not (resume and (continued or answers > 1)):
                     raise
                 continue
             count(descriptor.size)
@@ -283,7 +249,8 @@ def _send_blob(
     count = run.counter("pushing", descriptor)
     count(0)
     upload = BlobUpload(repository, descriptor, store.blob_path(descriptor.digest), count)
-    upload.run(() if again else mount_from, look_first=not again)
+    with run.slots.hold():
+        upload.run(() if again else mount_from, look_first=not again)
     count(descriptor.size)
 
 
@@ -292,11 +259,7 @@ def _require_room(store: Store, wanted: list[Descriptor]) -> None:
     missing = 0
     for descriptor in wanted:
         if not store.has(descriptor.digest, descriptor.size):
-            try:
-                there = store.layout.partial(descriptor.digest).stat().st_size
-            except OSError:
-                there = 0
-            missing += max(0, descriptor.size - there)
+            missing += descriptor.size - store.arrived(descriptor)
     require_room(store.root, missing)
 
 

@@ -15,7 +15,7 @@ import contextlib
 import json as jsonlib
 import threading
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -37,6 +37,7 @@ from .download import download_file
 from .errors import RegistryError
 from .login import Login, log_in
 from .origin import Origin
+from .rate_limit import RateLimit
 from .repository import Repository
 from .requester import RegistryRequest, Requester, Sleep
 from .settings import DOCKER_HUB, DOCKER_HUB_API, RegistrySettings
@@ -64,7 +65,9 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
         self.session = _NoSession()
         self.auth = _NoAuth()
         self.settings = settings or RegistrySettings()
-        self._sleep = sleep
+        self.sleep = sleep
+        self._incoming = RateLimit(self.settings.download_rate)
+        self._outgoing = RateLimit(self.settings.upload_rate)
         self._requester = Requester(self.settings, credentials or NoCredentials(), sleep=sleep or time.sleep)
         self._lock = threading.Lock()
         self._origins: dict[str, Origin] = {}
@@ -86,10 +89,15 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
         self._requester.cut(threads)
 
     def repository(
-        self, reference: Reference, *, writes: bool = False, sleep: Sleep | None = None
+        self,
+        reference: Reference,
+        *,
+        writes: bool = False,
+        sleep: Sleep | None = None,
+        on_busy: Callable[[], None] | None = None,
     ) -> Repository:
         """The repository that a reference is in; `writes`, to push to it; `sleep`, how to wait between
-        attempts where the client was not told.
+        attempts; `on_busy`, called when the registry has too much to do.
 
         Asks the registry nothing, unless it may be spoken to without TLS: then, once, which it is.
         Raises: RegistryUnreachable.
@@ -101,9 +109,11 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
             origin=self.origin(reference.registry),
             name=name,
             writes=writes,
-            requester=self._requester.sleeping(self._sleep or sleep or time.sleep),
+            requester=self._requester.sleeping(sleep or self.sleep or time.sleep, on_busy),
             settings=self.settings,
-            sleep=self._sleep or sleep or time.sleep,
+            sleep=sleep or self.sleep or time.sleep,
+            incoming=self._incoming,
+            outgoing=self._outgoing,
         )
 
     def origin(self, registry: str) -> Origin:

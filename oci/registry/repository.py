@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlencode
 
 from ...modelfile.errors import LadingError
@@ -30,26 +30,30 @@ from ..media_type import (
 from ..reference import Reference
 from .auth import Scope, Scopes
 from .credentials import Found
-from .errors import RegistryError, RemoteBlobNotFound, RemoteModelNotFound
+from .errors import RegistryError, RegistryUnreachable, RemoteBlobNotFound, RemoteModelNotFound
 from .origin import BadUrl, Origin, resolve
+from .rate_limit import RateLimit
 from .reply import refusal
 from .requester import RegistryRequest, Requester, Sleep
 from .settings import RegistrySettings
-from .transport import Body, BytesBody, Response, content_length, iter_body, read_body
+from .transport import BLOB_PIECE, Body, BytesBody, Response, content_length, iter_body, read_body
 
 ACCEPTED = ", ".join([OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_MANIFEST_LIST])
 MAX_TAG_PAGES = 1000
 MAX_TAGS = 100_000
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
+_STALE_ADDRESS = frozenset({400, 401, 403, 410})
+"""What storage services say to a signed address that has expired."""
 _MANIFEST_TYPES = MANIFEST_TYPES | INDEX_TYPES
 
 
 @dataclass(frozen=True, slots=True)
 class BlobBody:
-    """A blob on its way: `pieces` begin at byte `start`, and hold at most one byte more than they should."""
+    """Bytes `start` to `end` (exclusive) of a blob, on their way; `pieces` hold at most one byte more."""
 
     start: int
+    end: int
     pieces: Iterator[bytes]
 
 
@@ -64,6 +68,8 @@ class Repository:
     requester: Requester
     settings: RegistrySettings
     sleep: Sleep
+    incoming: RateLimit = field(default_factory=RateLimit)
+    outgoing: RateLimit = field(default_factory=RateLimit)
 
     @property
     def scopes(self) -> Scopes:
@@ -73,6 +79,10 @@ class Repository:
     @property
     def base(self) -> str:
         return f"{self.origin}/v2/{self.name}"
+
+    def sleeping(self, sleep: Sleep) -> Repository:
+        """This repository, waiting in another way."""
+        return replace(self, sleep=sleep, requester=self.requester.sleeping(sleep))
 
     def request(
         self,
@@ -163,32 +173,58 @@ class Repository:
         return self._present(response, f"looking for blob {descriptor.digest.short}", descriptor.size)
 
     @contextlib.contextmanager
-    def open_blob(self, descriptor: Descriptor, *, offset: int = 0) -> Iterator[BlobBody]:
-        """The blob's bytes, from `offset` where the registry can do that and from 0 where it cannot.
+    def open_blob(
+        self, descriptor: Descriptor, *, offset: int = 0, end: int | None = None
+    ) -> Iterator[BlobBody]:
+        """The blob's bytes from `offset` to `end` where the registry can do that, else all of them.
 
         Raises: RemoteBlobNotFound, RegistryDenied, RegistryError, SizeMismatch; RegistryUnreachable, also
         while the pieces are read.
         """
         doing = f"fetching blob {descriptor.digest.short}"
-        response = self._get_blob(descriptor, offset)
-        if response.status_code in {206, 416} and not _is_rest_of(response, descriptor, offset):
+        wanted = (offset, descriptor.size if end is None else end)
+        response = self._get_blob(descriptor, *wanted)
+        if response.status_code in {206, 416} and not _is_range(response, descriptor, *wanted):
             response.close()
-            offset = 0
-            response = self._get_blob(descriptor, offset)
+            wanted = (0, descriptor.size)
+            response = self._get_blob(descriptor, *wanted)
         with contextlib.closing(response):
-            if response.status_code == 404:
-                raise RemoteBlobNotFound(descriptor.digest, self.origin.netloc)
-            if response.status_code not in {200, 206}:
-                raise self.refusal(response, doing)
-            start = offset if response.status_code == 206 else 0
+            self._require_blob(response, descriptor, doing)
+            start, stop = wanted if response.status_code == 206 else (0, descriptor.size)
             told = content_length(response)
-            if told is not None and told != descriptor.size - start:
-                raise SizeMismatch(str(descriptor.digest), descriptor.size, start + told)
-            yield BlobBody(start, iter_body(response, doing, limit=descriptor.size - start))
+            if told is not None and told != stop - start:
+                raise SizeMismatch(
+                    str(descriptor.digest), descriptor.size, descriptor.size - stop + start + told
+                )
+            yield BlobBody(
+                start,
+                stop,
+                self._paced(
+                    iter_body(response, doing, limit=stop - start, piece=self.incoming.piece(BLOB_PIECE))
+                ),
+            )
 
-    def _get_blob(self, descriptor: Descriptor, offset: int) -> Response:
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
+    def _get_blob(self, descriptor: Descriptor, offset: int, end: int) -> Response:
+        last = "" if end == descriptor.size else str(end - 1)
+        headers = {"Range": f"bytes={offset}-{last}"} if offset or last else {}
         return self.request("GET", f"{self.base}/blobs/{descriptor.digest}", headers=headers)
+
+    def _require_blob(self, response: Response, descriptor: Descriptor, doing: str) -> None:
+        status = response.status_code
+        if status == 404:
+            raise RemoteBlobNotFound(descriptor.digest, self.origin.netloc)
+        if status in _STALE_ADDRESS and (there := Origin.of(response.url)) != self.origin:
+            # An address that the registry signed for a while. It is asked for a new one.
+            raise RegistryUnreachable(
+                there.netloc, doing, f"the address was refused, status {status}", transient=True
+            )
+        if status not in {200, 206}:
+            raise self.refusal(response, doing)
+
+    def _paced(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self.incoming.spend(len(piece), self.sleep)
+            yield piece
 
     def _present(self, response: Response, doing: str, size: int | None) -> bool:
         with contextlib.closing(response):
@@ -254,13 +290,13 @@ def _verify_manifest(data: bytes, reference: Reference, told: str | None, origin
         raise DigestMismatch(str(expected), str(got), what=what)
 
 
-def _is_rest_of(response: Response, descriptor: Descriptor, offset: int) -> bool:
-    """Whether a 206 holds exactly the bytes from `offset` to the end. Source: RFC 9110, 14.4."""
+def _is_range(response: Response, descriptor: Descriptor, offset: int, end: int) -> bool:
+    """Whether a 206 holds exactly the bytes from `offset` to `end`. Source: RFC 9110, 14.4."""
     match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    if response.status_code != 206 or offset == 0 or match is None:
+    if response.status_code != 206 or (offset, end) == (0, descriptor.size) or match is None:
         return False
     first, last, total = match.groups()
-    return int(first) == offset and int(last) == descriptor.size - 1 and total in {"*", str(descriptor.size)}
+    return int(first) == offset and int(last) == end - 1 and total in {"*", str(descriptor.size)}
 
 
 def _read_tags(data: bytes, origin: Origin, doing: str) -> list[str]:

@@ -79,6 +79,7 @@ class Requester:
     ) -> None:
         self._settings = settings
         self._sleep = sleep
+        self._on_busy: Callable[[], None] = lambda: None
         self._transport = transport or Transport(settings)
         self._auth = Authenticator(settings, credentials, self.fetch_token)
         self._chance = random.SystemRandom().random
@@ -93,10 +94,12 @@ class Requester:
         """Ends at once what these threads are sending or waiting for."""
         self._transport.cut(threads)
 
-    def sleeping(self, sleep: Sleep) -> Requester:
-        """This requester, with all that it knows, waiting in another way."""
+    def sleeping(self, sleep: Sleep, on_busy: Callable[[], None] | None = None) -> Requester:
+        """This requester, with all that it knows, waiting in another way; `on_busy` is called whenever it is
+        told that it asks too much."""
         other = copy.copy(self)
         other._sleep = sleep
+        other._on_busy = on_busy or self._on_busy
         return other
 
     def send(self, request: RegistryRequest) -> Response:
@@ -132,6 +135,8 @@ class Requester:
                     raise
             else:
                 self._answered.add(registry)
+                if response.status_code == 429:
+                    self._on_busy()
                 if not retries_status(response.status_code, attempt=attempt, repeatable=repeatable):
                     return response
                 if attempt >= policy.tries:

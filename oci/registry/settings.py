@@ -48,8 +48,10 @@ class RegistrySettings:
     read_timeout_s: longest silence in a body; commit_timeout_s: longest wait for a finished upload to be
     accepted (a registry may hash or copy the whole blob first).
     proxies: scheme → proxy URL, as `requests` takes them; never used for loopback or `no_proxy` hosts.
-    parallel_blobs: how many blobs are moved at once.
+    parallel: how many connections move blobs at once.
+    part_size: bytes; larger blobs are fetched in parts of this size, over several connections.
     chunk_size: bytes of one PATCH, where a registry does not take a blob in one piece.
+    download_rate, upload_rate: bytes a second over all connections together; 0 means no bound.
     signatures: which models must be signed to be pulled.
     """
 
@@ -65,8 +67,11 @@ class RegistrySettings:
     proxies: Mapping[str, str] = field(default_factory=dict)
     no_proxy: tuple[str, ...] = ()
     retry: RetryPolicy = field(default_factory=RetryPolicy)
-    parallel_blobs: int = 4
+    parallel: int = 4
+    part_size: int = 64 * 1024 * 1024
     chunk_size: int = 64 * 1024 * 1024
+    download_rate: int = 0
+    upload_rate: int = 0
     signatures: SignaturePolicy = field(default_factory=SignaturePolicy)
 
     def allows_plain_http(self, origin: Origin) -> bool:

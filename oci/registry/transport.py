@@ -15,6 +15,7 @@ import io
 import socket
 import ssl
 import threading
+import time
 import weakref
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -44,6 +45,12 @@ __all__ = [
 ]
 
 PIECE = 1024 * 1024
+BLOB_PIECE = 256 * 1024
+"""Bytes. Larger ones fall out of the processor's cache before they are written."""
+
+_WATCH_S = 60.0
+_SLOWEST = 1024
+"""Bytes a second. A connection that brings less for so long is worth less than another attempt."""
 
 Resolver = Callable[[str, int], list[str]]
 
@@ -209,12 +216,12 @@ def content_length(response: Response) -> int | None:
     return int(told) if told.isascii() and told.isdigit() and len(told) < 20 else None
 
 
-def iter_body(response: Response, doing: str, *, limit: int) -> Iterator[bytes]:
-    """The body in pieces of at most 1 MiB, as it comes; one byte beyond `limit` is read at most, so that
-    the caller sees that there is more.
+def iter_body(response: Response, doing: str, *, limit: int, piece: int = PIECE) -> Iterator[bytes]:
+    """The body in pieces of at most `piece` bytes, as it comes; one byte beyond `limit` is read at most, so
+    that the caller sees that there is more.
 
     Raises: RegistryUnreachable (transient) when it breaks off, also when it ends before its
-    Content-Length; RegistryError when it is encoded.
+    Content-Length, and when next to nothing comes for a minute; RegistryError when it is encoded.
     """
     origin = Origin.of(response.url)
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
@@ -222,13 +229,25 @@ def iter_body(response: Response, doing: str, *, limit: int) -> Iterator[bytes]:
         raise RegistryError(
             origin.netloc, doing, f"expected a body as it is, got Content-Encoding {quoted(encoding)}"
         )
-    try:
-        left = limit + 1
-        while left > 0 and (data := response.raw.read(min(PIECE, left), decode_content=False)):
-            left -= len(data)
-            yield data
-    except _FOREIGN as error:
-        _translate(error, origin, doing)
+    left, waited, came = limit + 1, 0.0, 0
+    while left > 0:
+        asked = time.monotonic()
+        try:
+            data = response.raw.read1(min(piece, left), decode_content=False)
+        except _FOREIGN as error:
+            _translate(error, origin, doing)
+        if not data:
+            return
+        left -= len(data)
+        came += len(data)
+        waited += time.monotonic() - asked
+        if waited >= _WATCH_S:
+            if came < waited * _SLOWEST:
+                raise RegistryUnreachable(
+                    origin.netloc, doing, f"only {came} bytes in {waited:.0f} seconds", transient=True
+                )
+            waited, came = 0.0, 0
+        yield data
 
 
 def read_body(response: Response, limit: int, doing: str) -> bytes:

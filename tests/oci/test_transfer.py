@@ -232,7 +232,7 @@ def test_tokens_that_expire_during_a_push(tmp_path: Path, store: Store) -> None:
 def test_many_layers_at_once(docker: RunningRegistry, store: Store, other: Store) -> None:
     reference = at(docker.host, "many/m:v1")
     put_model(store, str(reference), *(os.urandom(1000 + n) for n in range(60)))
-    with impatient_client(parallel_blobs=8) as client:
+    with impatient_client(parallel=8) as client:
         push(store, client, reference)
         assert pull(other, client, reference) == store.resolve(reference)
     assert other.fsck().clean
@@ -405,7 +405,7 @@ def test_the_first_failure_stops_the_others(scripted: ScriptedRegistry, store: S
     manifest, blobs = make_manifest(*layers)
     scripted.add(manifest, blobs, "team/many:v1")
     scripted.on("GET", str(Digest.of(layers[0])), Reply(404))
-    with impatient_client(parallel_blobs=2) as client, pytest.raises(RemoteBlobNotFound):
+    with impatient_client(parallel=2) as client, pytest.raises(RemoteBlobNotFound):
         pull(store, client, at(scripted.host, "team/many:v1"))
     assert len(scripted.requests("GET", "blobs")) < 40
     assert [t.name for t in threading.enumerate() if t.name.startswith("lading-transfer")] == []
@@ -433,7 +433,7 @@ def test_progress_comes_from_one_thread_at_a_time(scripted: ScriptedRegistry, st
         assert inside.acquire(blocking=False)
         inside.release()
 
-    with impatient_client(parallel_blobs=6) as client:
+    with impatient_client(parallel=6) as client:
         pull(store, client, at(scripted.host, "team/many:v1"), progress=exclusive)
 
 

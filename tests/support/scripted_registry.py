@@ -141,10 +141,11 @@ class ScriptedRegistry:
         data = self.blobs.get(digest)
         if data is None:
             return error(404, "BLOB_UNKNOWN")
-        match = re.fullmatch(r"bytes=(\d+)-", seen.headers.get("range", ""))
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", seen.headers.get("range", ""))
         if match:
-            first = int(match[1])
-            return Reply(206, {"Content-Range": f"bytes {first}-{len(data) - 1}/{len(data)}"}, data[first:])
+            first, last = int(match[1]), min(int(match[2] or len(data)), len(data) - 1)
+            headers = {"Content-Range": f"bytes {first}-{last}/{len(data)}"}
+            return Reply(206, headers, data[first : last + 1])
         return Reply(200, {}, data)
 
     def _upload(self, seen: Seen, name: str, rest: str) -> Reply:
