@@ -21,8 +21,8 @@ from lading.cli.main import create_app
 from lading.cli.settings import SETTINGS
 from lading.modelfile.linter import RULES
 from lading.modelfile.parameters import PARAMETERS
-from lading.oci.layer import Role
-from lading.oci.modelpack import FIXED_PATHS, media_type_of
+from lading.oci.dialects.modelpack import media_type_of
+from lading.oci.layer import FIXED_PATHS, Role
 
 DOCS = Path(__file__).parent
 PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import modelpack
 from .canonical import MAX_DOCUMENT_SIZE
+from .dialects import modelpack
 from .digest import Digest
 from .errors import BadDigest, BadManifest, BlobNotFound
 from .layer import Layer, Role

@@ -42,6 +42,22 @@ GGUF_KINDS: Mapping[Role, GgufKind] = MappingProxyType(
 )
 
 
+# Where the files of a role belong. Weights, projectors and documents keep the names they came with.
+FIXED_PATHS: Mapping[Role, str] = MappingProxyType(
+    {
+        Role.ADAPTER: "adapter.gguf",
+        Role.DRAFT: "draft.gguf",
+        Role.TEMPLATE_GO: "template.gotmpl",
+        Role.TEMPLATE_JINJA: "chat_template.jinja",
+        Role.SYSTEM: "system.txt",
+        Role.PARAMS: "params.json",
+        Role.MESSAGES: "messages.json",
+        Role.LICENSE: "LICENSE",
+        Role.MODELFILE: "Modelfile",
+    }
+)
+
+
 # The most bytes that a text layer may have: such layers are read whole. Held when building and when reading.
 MAX_TEXT_SIZES: Mapping[Role, int] = MappingProxyType(
     {

@@ -31,3 +31,9 @@ CHECKSUM = VENDOR + "checksum"
 
 MODIFIED = VENDOR + "modified"
 """On an entry of a store's ``index.json``: when the tag was last set, RFC 3339 in UTC."""
+
+ROLE = VENDOR + "role"
+"""On a layer: what it is for."""
+
+FILEPATH = "org.cncf.model.filepath"
+"""On a layer: where its file belongs. Source: CNCF model-spec, docs/annotations.md."""

@@ -8,21 +8,21 @@ Reading a model reads its config. Texts are read, bounded and verified, when the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Literal
 
-from . import modelpack
 from .canonical import strict_json
-from .dialects import Dialect, dialect_of, layers_of
-from .errors import BadManifest, BadReference
+from .dialects.dialect import Details, Dialect, Stated
+from .dialects.reading import layers_of, reader_of
+from .errors import BadManifest
 from .gguf.reader import GgufHeader, read_header
 from .layer import MAX_TEXT_SIZES, Layer, Role
 from .manifest import Manifest
 from .parameter_count import format_parameter_count
-from .reference import Reference
 from .store import Store
+from .unpacking import unpacked
 
 __all__ = ["Details", "Layer", "Message", "Model", "Role", "Template", "read_model"]
 
@@ -47,20 +47,6 @@ class Template:
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Details:
-    """What listings say about a model. Empty where it is not known. ``parameter_size`` is as in "8.0B"."""
-
-    format: str = "gguf"
-    family: str = ""
-    families: tuple[str, ...] = ()
-    parameter_size: str = ""
-    quantization_level: str = ""
-    context_length: int | None = None
-    embedding_length: int | None = None
-    parent_model: str = ""
-
-
 @dataclass(frozen=True)
 class Model:
     """A manifest with its layers by role. ``layers`` has the weights first, shards in order."""
@@ -69,6 +55,7 @@ class Model:
     dialect: Dialect
     layers: tuple[Layer, ...]
     config: Mapping[str, Any]
+    stated: Stated
     store: Store = field(compare=False, repr=False)
 
     def of(self, role: Role) -> tuple[Layer, ...]:
@@ -112,7 +99,7 @@ class Model:
         value = self._json(Role.PARAMS, {})
         if not isinstance(value, dict):
             raise BadManifest(["its parameters are not a JSON object"], what="model")
-        return value
+        return {**self.stated.params, **value}
 
     def system(self) -> str | None:
         """The system prompt."""
@@ -144,15 +131,15 @@ class Model:
 
     @property
     def renderer(self) -> str | None:
-        return self._stated(modelpack.RENDERER, "renderer")
+        return self.stated.renderer
 
     @property
     def parser(self) -> str | None:
-        return self._stated(modelpack.PARSER, "parser")
+        return self.stated.parser
 
     @property
     def requires(self) -> str | None:
-        return self._stated(modelpack.REQUIRES, "requires")
+        return self.stated.requires
 
     @cached_property
     def details(self) -> Details:
@@ -160,7 +147,7 @@ class Model:
 
         Raises: BadGguf where the header is needed and bad.
         """
-        details = _DETAILS[self.dialect](self)
+        details = self.stated.details
         if details.family and details.parameter_size and details.quantization_level:
             return details
         return _header_details(self.header(), details.parent_model)
@@ -188,24 +175,22 @@ class Model:
         raw = self.store.read_blob(layer.digest, limit=limit)
         return strict_json(raw, what=f"{role} of the model", limit=limit)
 
-    def _stated(self, annotation: str, key: str) -> str | None:
-        value = self.manifest.annotations.get(annotation)
-        if value is None and self.dialect is Dialect.OLLAMA:
-            value = self.config.get(key)
-        return value if isinstance(value, str) and value else None
-
 
 def read_model(store: Store, manifest: Manifest) -> Model:
-    """The model that ``manifest`` describes. Its blobs need not all be there; its config must.
+    """The model that ``manifest`` describes. Its blobs need not all be there; its config must, and layers
+    that files of it are packed in, which are unpacked now where they were not yet.
 
-    Raises: BadManifest, BadJson where it is no model or a broken one; BlobNotFound; DigestMismatch.
+    Raises: BadManifest, BadJson where it is no model or a broken one; BlobNotFound; DigestMismatch; and what
+        `unpacked` raises.
     """
-    layers = layers_of(manifest)
+    layers = layers_of(manifest, lambda layer: unpacked(store, layer).files)
     raw = store.read_blob(manifest.config.digest, limit=MAX_CONFIG_SIZE)
     config = strict_json(raw, what="config of the model", limit=MAX_CONFIG_SIZE)
     if not isinstance(config, dict):
         raise BadManifest(["its config is not a JSON object"], what="model")
-    return Model(manifest, dialect_of(manifest), layers, config, store)
+    reader = reader_of(manifest)
+    stated = reader.stated(manifest, config, layers[0])
+    return Model(manifest, reader.dialect, layers, config, stated, store)
 
 
 def _message(item: object, index: int) -> Message:
@@ -214,61 +199,6 @@ def _message(item: object, index: int) -> Message:
         if role in _ROLES and isinstance(content, str):
             return Message(role, content)
     raise BadManifest([f"message {index} has no role and content"], what="model")
-
-
-# details, by dialect
-
-
-def _modelpack_details(model: Model) -> Details:
-    descriptor, config = _object(model.config, "descriptor"), _object(model.config, "config")
-    annotations = model.weights[0].descriptor.annotations
-    family = _text(descriptor, "family")
-    return Details(
-        format=_text(config, "format") or "gguf",
-        family=family,
-        families=(family,) if family else (),
-        parameter_size=_text(config, "paramSize"),
-        quantization_level=_text(config, "quantization") or _text(config, "precision"),
-        context_length=_number(annotations.get(modelpack.CONTEXT_LENGTH)),
-        embedding_length=_number(annotations.get(modelpack.EMBEDDING_LENGTH)),
-        parent_model=_display(model.manifest.annotations.get(modelpack.BASE_NAME, "")),
-    )
-
-
-def _ollama_details(model: Model) -> Details:
-    config = model.config
-    families = config.get("model_families")
-    context_length, embedding_length = config.get("context_length"), config.get("embedding_length")
-    parent = model.weights[0].descriptor.extra.get("from")
-    return Details(
-        format=_text(config, "model_format") or "gguf",
-        family=_text(config, "model_family"),
-        families=tuple(map(str, families)) if isinstance(families, list) else (),
-        parameter_size=_text(config, "model_type"),
-        quantization_level=_text(config, "file_type"),
-        context_length=context_length if isinstance(context_length, int) else None,
-        embedding_length=embedding_length if isinstance(embedding_length, int) else None,
-        parent_model=parent if isinstance(parent, str) else "",
-    )
-
-
-def _docker_details(model: Model) -> Details:
-    config = _object(model.config, "config")
-    family = _text(config, "architecture")
-    return Details(
-        format=_text(config, "format") or "gguf",
-        family=family,
-        families=(family,) if family else (),
-        parameter_size=_text(config, "parameters"),
-        quantization_level=_text(config, "quantization"),
-    )
-
-
-_DETAILS: Mapping[Dialect, Callable[[Model], Details]] = {
-    Dialect.MODELPACK: _modelpack_details,
-    Dialect.OLLAMA: _ollama_details,
-    Dialect.DOCKER: _docker_details,
-}
 
 
 def _header_details(header: GgufHeader, parent_model: str) -> Details:
@@ -282,25 +212,3 @@ def _header_details(header: GgufHeader, parent_model: str) -> Details:
         embedding_length=header.embedding_length,
         parent_model=parent_model,
     )
-
-
-def _display(name: str) -> str:
-    """A model's name in the form for people; as it is where it is none."""
-    try:
-        return Reference.parse(name).display
-    except BadReference:
-        return name
-
-
-def _object(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    member = value.get(key)
-    return member if isinstance(member, dict) else {}
-
-
-def _text(value: Mapping[str, Any], key: str) -> str:
-    member = value.get(key)
-    return member if isinstance(member, str) else ""
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 16 else None

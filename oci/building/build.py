@@ -25,14 +25,14 @@ from typing import TypeAlias
 from ...modelfile.arguments import substitute
 from ...modelfile.formatter import format_modelfile
 from ...modelfile.instructions import Adapter, Copy, Draft, From, Instruction, Modelfile
-from .. import modelpack
 from ..descriptor import Descriptor
+from ..dialects import modelpack
 from ..digest import Digest
 from ..errors import BlobNotFound, SourceChanged
 from ..gguf.check import check_adapter_fits, check_file, check_shards
 from ..gguf.header import GgufHeader, GgufKind
 from ..gguf.problem import BadGguf, Problem
-from ..layer import GGUF_KINDS, Layer, Role
+from ..layer import FIXED_PATHS, GGUF_KINDS, Layer, Role
 from ..manifest import Manifest
 from ..model import read_model
 from ..progress import Progress, ProgressSink, ignore_progress
@@ -127,7 +127,7 @@ class _Builder:
         recipe = make_recipe(modelfile, parts=self._parts, documents=documents, base=self._base)
         stored = [(planned, self._stored(planned.content)) for planned in recipe.layers]
         text = self._canonical(modelfile).encode()
-        planned = PlannedLayer(Role.MODELFILE, modelpack.FIXED_PATHS[Role.MODELFILE], FromBytes(text))
+        planned = PlannedLayer(Role.MODELFILE, FIXED_PATHS[Role.MODELFILE], FromBytes(text))
         stored.append((planned, self._stored(planned.content)))
         return self._manifest(recipe, stored, created)
 

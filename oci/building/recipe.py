@@ -32,12 +32,12 @@ from ...modelfile.instructions import (
     Template,
 )
 from ...modelfile.parameters import collect
-from .. import modelpack
 from ..canonical import canonical_json
+from ..dialects import modelpack
 from ..digest import Digest
 from ..gguf.header import GgufHeader
 from ..gguf.type_table import RECURRENT_ARCHITECTURES
-from ..layer import MAX_TEXT_SIZES, Layer, Role
+from ..layer import FIXED_PATHS, MAX_TEXT_SIZES, Layer, Role
 from ..parameter_count import format_parameter_count
 from .errors import BuildError
 
@@ -94,7 +94,7 @@ class Document:
     def role(self) -> Role:
         """By its name."""
         name = self.target.rpartition("/")[2].lower()
-        if self.target == modelpack.FIXED_PATHS[Role.TEMPLATE_JINJA]:
+        if self.target == FIXED_PATHS[Role.TEMPLATE_JINJA]:
             return Role.TEMPLATE_JINJA
         if name in ("license", "license.txt", "license.md"):
             return Role.LICENSE
@@ -258,7 +258,7 @@ def _single(role: Role, parts: Sequence[GgufPart], base: Base | None) -> list[Pl
 
 def _part_path(role: Role, name: str) -> str:
     if role is not Role.PROJECTOR:
-        return modelpack.FIXED_PATHS[role]
+        return FIXED_PATHS[role]
     stem = file_stem(name.rpartition("/")[2])
     return f"{stem}.gguf" if "mmproj" in stem.lower() else f"mmproj-{stem}.gguf"
 
@@ -305,7 +305,7 @@ def _text_layers(
         turns = [{"role": message.role, "content": message.content} for message in messages]
         made[Role.MESSAGES] = FromBytes(canonical_json(turns))
     layers = [
-        PlannedLayer(role, modelpack.FIXED_PATHS[role], made[role]) for role in _TEXT_ROLES if role in made
+        PlannedLayer(role, FIXED_PATHS[role], made[role]) for role in _TEXT_ROLES if role in made
     ]
     return layers, params
 

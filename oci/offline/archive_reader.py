@@ -3,7 +3,8 @@
 Nothing is ever extracted. The reader says what a member is called and hands out its bytes; what to do with
 them is the caller's business. It knows regular files and folders, and refuses everything else: links,
 devices, sparse files, global headers, names that leave the archive, members that come twice, sizes said in
-two ways, compressed input, an archive without end, and bytes behind the end.
+two ways, compressed input, an archive without end, and bytes behind the end. Of these, it can be told to pass
+over what the layers of images may well have: links, devices, global headers and odd names.
 
 Source: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header"; GNU tar's long names ("L")
 and binary sizes, which it writes by default.
@@ -11,6 +12,7 @@ and binary sizes, which it writes by default.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -56,6 +58,10 @@ _KINDS = {
 }
 
 
+_WITHOUT_CONTENT = (b"1", b"2", b"3", b"4", b"6")
+"""Links, devices and pipes: no content follows, whatever size the header says. Source: POSIX."""
+
+
 class BadArchive(InputError):
     """An archive breaks a rule; nothing was tagged."""
 
@@ -74,10 +80,15 @@ class Member:
 
 
 class ArchiveReader:
-    """The members of one archive, in its order. ``file`` is read from where it stands, to its end."""
+    """The members of one archive, in its order. ``file`` is read from where it stands, to its end.
 
-    def __init__(self, file: BinaryIO) -> None:
+    passes_over: links, devices and members whose names are none are passed over, as images may have them;
+    otherwise they are refused.
+    """
+
+    def __init__(self, file: BinaryIO | io.RawIOBase, *, passes_over: bool = False) -> None:
         self._file = file
+        self._passes_over = passes_over
         self._known_size = _size_of(file)
         self._offset = 0
         self._left = 0  # of the current member's content
@@ -132,7 +143,7 @@ class ArchiveReader:
         """The next header of a file or folder; None at the end of the archive."""
         name: str | None = None
         size: int | None = None
-        for _ in range(3):  # at most one of each kind of extension, then the member
+        for _ in range(5 if self._passes_over else 3):  # at most one of each kind of extension
             block = self._read(BLOCK)
             if not any(block):
                 if name is not None or size is not None:
@@ -146,6 +157,8 @@ class ArchiveReader:
                 name = found or name
             elif header.kind == b"L":
                 name = _decode(self._extension(header.size).rstrip(b"\0"))
+            elif self._passes_over and header.kind in (b"g", b"K"):
+                self._extension(header.size)
             else:
                 return self._enter(header, name, size or 0)
         raise BadArchive("too many extended headers for one member")
@@ -153,6 +166,8 @@ class ArchiveReader:
     def _enter(self, header: _Header, name: str | None, stated: int) -> Member:
         shown = header.name if name is None else name
         is_folder = header.kind == b"5"
+        if self._passes_over and header.kind in _WITHOUT_CONTENT:
+            return Member("", 0, is_folder=True)
         if header.kind not in (b"0", b"\0", b"5"):
             kind = _KINDS.get(header.kind, f"a member of type {quoted(header.kind.decode('latin-1'))}")
             _refuse(f"{quoted(shown)} is {kind}")
@@ -164,6 +179,10 @@ class ArchiveReader:
         if self._known_size is not None and size > self._known_size - self._offset:
             _refuse(f"it ends in the middle of {quoted(shown)}", hint=_CUT)
         self._left, self._padding = size, -size % BLOCK
+        if self._passes_over:
+            shown = shown.lstrip("/")
+            if not _is_plain(_trimmed(shown, is_folder=is_folder)):
+                return Member("", size, is_folder=True)
         return Member(_plain(shown, is_folder=is_folder), size, is_folder)
 
     def _extension(self, size: int) -> bytes:
@@ -256,21 +275,26 @@ def _read_records(data: bytes) -> tuple[str | None, int]:
 
 def _plain(text: str, *, is_folder: bool) -> str:
     """The name without a leading "./" and, for folders, the final slash; "" for the archive's root."""
+    name = _trimmed(text, is_folder=is_folder)
+    if (name or not is_folder) and not _is_plain(name):
+        _refuse(f"{quoted(text)} is no name for a member")
+    return name
+
+
+def _trimmed(text: str, *, is_folder: bool) -> str:
     name = text.removeprefix("./")
-    if is_folder:
-        name = "" if name == "." else name.removesuffix("/")
-        if not name:
-            return ""
+    return name if not is_folder else "" if name == "." else name.removesuffix("/")
+
+
+def _is_plain(name: str) -> bool:
     parts = name.split("/")
-    if (
+    return not (
         len(name) > MAX_NAME
         or not name.isprintable()
         or "\\" in name
         or ":" in parts[0]
         or any(part in ("", ".", "..") for part in parts)
-    ):
-        _refuse(f"{quoted(text)} is no name for a member")
-    return name
+    )
 
 
 def _decode(data: bytes) -> str:
@@ -293,7 +317,7 @@ def _refuse_compressed(block: bytes) -> None:
             )
 
 
-def _size_of(file: BinaryIO) -> int | None:
+def _size_of(file: BinaryIO | io.RawIOBase) -> int | None:
     """How many bytes are left in a regular file; None for all else."""
     try:
         facts = os.fstat(file.fileno())

@@ -1,5 +1,27 @@
 """The store: an OCI image layout on disk. Its life is told in `store`."""
 
-from .store import FsckReport, GcReport, ImportedFile, Ingest, Store, SweepPolicy, TaggedManifest
+from .contents import file_at
+from .store import (
+    FsckReport,
+    GcReport,
+    ImportedFile,
+    Ingest,
+    LayerContents,
+    PackedFile,
+    Store,
+    SweepPolicy,
+    TaggedManifest,
+)
 
-__all__ = ["FsckReport", "GcReport", "ImportedFile", "Ingest", "Store", "SweepPolicy", "TaggedManifest"]
+__all__ = [
+    "FsckReport",
+    "GcReport",
+    "ImportedFile",
+    "Ingest",
+    "LayerContents",
+    "PackedFile",
+    "Store",
+    "SweepPolicy",
+    "TaggedManifest",
+    "file_at",
+]

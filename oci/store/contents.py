@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..canonical import canonical_json, strict_json
 from ..digest import HEX_LENGTHS, Digest, new_hasher
@@ -133,6 +133,18 @@ def find_assembled(layout: StoreLayout, digest: Digest) -> LayerContents | None:
     return found if found is not None and found.gaps is not None and has_files(layout, found) else None
 
 
+def find_same(
+    layout: StoreLayout, files: tuple[PackedFile, ...], gaps: tuple[bytes, ...]
+) -> LayerContents | None:
+    """The record of the layer that these pieces make; None where there is none. Raises: StoreFailure."""
+    for _, digest in iter_records(layout):
+        with suppress(StoreCorrupt):
+            found = find_contents(layout, digest) if digest is not None else None
+            if found is not None and found.files == files and found.gaps == gaps:
+                return found
+    return None
+
+
 def has_files(layout: StoreLayout, contents: LayerContents) -> bool:
     """Whether all files are there, of the right sizes."""
     for file in contents.files:
@@ -234,6 +246,13 @@ class AssembledBlob(io.RawIOBase):
         self._position = base + offset
         return self._position
 
+    def file_at(self, position: int) -> tuple[int, int, int] | None:
+        """As the function of that name."""
+        for start, end, source in self._parts:
+            if start <= position < end and isinstance(source, int):
+                return source, position - start, end - position
+        return None
+
     def readinto(self, buffer: Any, /) -> int:
         """Reads from one part at most, so fewer bytes than asked for are not the end. Raises: OSError."""
         view = memoryview(buffer).cast("B")
@@ -258,6 +277,17 @@ class AssembledBlob(io.RawIOBase):
                 os.close(source)
         self._parts = []
         super().close()
+
+
+def file_at(blob: BinaryIO, position: int) -> tuple[int, int, int] | None:
+    """Where byte `position` of an open blob is: the descriptor of a file, the offset in it, and how many
+    bytes from there on belong to the blob. None between the files of an assembled layer, and at the end."""
+    raw = getattr(blob, "raw", blob)
+    if isinstance(raw, AssembledBlob):
+        return raw.file_at(position)
+    fd = blob.fileno()
+    left = os.fstat(fd).st_size - position
+    return (fd, position, left) if left > 0 else None
 
 
 def _open_file(layout: StoreLayout, file: PackedFile) -> int:

@@ -31,6 +31,7 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -48,7 +49,9 @@ from .contents import (
     PackedFile,
     find_assembled,
     find_contents,
+    find_same,
     has_files,
+    hash_assembled,
     write_contents,
 )
 from .creation import ensure_folders, prepare
@@ -210,6 +213,24 @@ class Store:
             write_contents(self._layout, contents)
             if contents.gaps is not None:
                 self._layout.blob(contents.digest).unlink(missing_ok=True)
+
+    def assemble(self, files: tuple[PackedFile, ...], gaps: tuple[bytes, ...]) -> LayerContents:
+        """The layer that these pieces make. It takes no room but for the gaps; for its digest, the files are
+        read once, and not again as long as the layer is known.
+
+        Raises: BlobNotFound where a file is not in the store.
+        """
+        for file in files:
+            if not self.has(file.digest, file.size):
+                raise BlobNotFound(str(file.digest))
+        found = find_same(self._layout, files, gaps)
+        if found is None or not self.intact(found.digest):
+            size = sum(map(len, gaps)) + sum(file.size for file in files)
+            made = LayerContents(Digest.of(b""), size, files, gaps)
+            with translating("reading", self._layout.blobs):
+                found = replace(made, digest=hash_assembled(self._layout, made))
+            self.put_contents(found)
+        return found
 
     # Blobs: writing
 

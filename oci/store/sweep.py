@@ -78,10 +78,14 @@ def sweep(layout: StoreLayout, tags: Tags, policy: SweepPolicy, *, dry_run: bool
     live = live_digests(layout, tags)
     with translating("reading", layout.leases):
         leased, stale_leases = read_leases(layout)
-    records = _needed_records(layout, live, leased)
+    leased |= _packed_in(layout, leased)
     doomed, kept_leased = _unneeded(layout, live, leased, policy)
     leftovers, kept_leftovers = _leftovers(layout, policy)
-    leftovers += [(path, path.lstat().st_size) for path, _ in iter_records(layout) if path not in records]
+    leftovers += [
+        (path, path.lstat().st_size)
+        for path, digest in iter_records(layout)
+        if digest not in live and digest not in leased
+    ]
     if not dry_run:
         with translating("removing from", layout.root):
             for path in stale_leases:
@@ -99,23 +103,21 @@ def sweep(layout: StoreLayout, tags: Tags, policy: SweepPolicy, *, dry_run: bool
     )
 
 
-def _needed_records(layout: StoreLayout, live: set[Digest], leased: set[Digest]) -> set[Path]:
-    """The records of layers that are needed; the files packed in those are needed, too, and are added.
-
-    Raises: StoreCorrupt where a record cannot be read.
-    """
-    needed: set[Path] = set()
-    for path, digest in iter_records(layout):
-        for wanted in (live, leased):
-            if digest is not None and digest in wanted:
-                needed.add(path)
-                if (contents := find_contents(layout, digest)) is not None:
-                    wanted.update(file.digest for file in contents.files)
-    return needed
+def _packed_in(layout: StoreLayout, layers: set[Digest]) -> set[Digest]:
+    """The files that are packed in these layers. Raises: StoreCorrupt where a record cannot be read."""
+    found: set[Digest] = set()
+    for _, digest in iter_records(layout):
+        contents = find_contents(layout, digest) if digest in layers and digest is not None else None
+        if contents is not None:
+            found.update(file.digest for file in contents.files)
+    return found
 
 
 def live_digests(layout: StoreLayout, tags: Tags) -> set[Digest]:
-    """Everything that some tag needs. Raises: StoreCorrupt where that cannot be known."""
+    """Everything that some tag needs, with the files that are packed in its layers.
+
+    Raises: StoreCorrupt where that cannot be known.
+    """
     if tags.damaged:
         raise StoreCorrupt(f"reading {layout.index}", tags.damaged[0])
     live: set[Digest] = set()
@@ -129,7 +131,7 @@ def live_digests(layout: StoreLayout, tags: Tags) -> set[Digest]:
                 error.cause.message,
                 hint=f"nothing was removed; lading pull {name} or lading rm {name}, then try again",
             ) from error
-    return live
+    return live | _packed_in(layout, live)
 
 
 def _unneeded(

@@ -11,13 +11,14 @@ import pytest
 from ggufmaker import make_adapter, make_gguf, make_model, make_projector, make_shards, string, u32
 
 from lading.modelfile.syntax import parse
-from lading.oci import modelpack
 from lading.oci.building.build import BuildResult, build
 from lading.oci.building.errors import BuildError, InsecurePath, NeedsConversion, SourceNotFound
+from lading.oci.dialects import modelpack
 from lading.oci.digest import Digest
 from lading.oci.errors import ModelNotFound, SourceChanged
 from lading.oci.gguf.reader import BadGguf
 from lading.oci.layer import Role
+from lading.oci.media_type import FILEPATH
 from lading.oci.model import Model, read_model
 from lading.oci.progress import Progress
 from lading.oci.reference import Reference
@@ -184,7 +185,7 @@ def test_the_kitfile_lists_every_layer_in_order(kitchen: Kitchen) -> None:
     paths = {"weight.v1": [], "weight.config.v1": [], "doc.v1": []}
     for layer in manifest.layers:
         kind = layer.media_type.removeprefix("application/vnd.cncf.model.").removesuffix(".raw")
-        paths[kind].append(layer.annotations[modelpack.FILEPATH])
+        paths[kind].append(layer.annotations[FILEPATH])
     assert [kitfile["model"]["path"]] == paths["weight.v1"]
     assert [part["path"] for part in kitfile["model"]["parts"]] == paths["weight.config.v1"]
     assert [doc["path"] for doc in kitfile["docs"]] == paths["doc.v1"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from ggufmaker import make_model, make_projector, make_shards
+from tarmaker import make_tar
 
 from lading.modelfile.syntax import parse
 from lading.oci.building.build import build
@@ -22,6 +23,7 @@ from lading.oci.model import Dialect, Model, read_model
 from lading.oci.parameter_count import format_parameter_count
 from lading.oci.reference import Reference
 from lading.oci.store import Store
+from lading.oci.unpacking import BadLayer
 
 OLLAMA = "application/vnd.ollama.image."
 DOCKER_AI = "application/vnd.docker.ai."
@@ -198,12 +200,13 @@ FOREIGN: dict[str, tuple[list[Blob], list[str]]] = {
         ],
         ["weights", "projector"],
     ),
-    "archives are left alone": (
+    "archives that are no part of the model are left alone": (
         [
             (PACK + "weight.v1.raw", WEIGHTS, {FILEPATH: "main.gguf"}),
-            (PACK + "doc.v1.tar", b"x", {FILEPATH: "README.md"}),
+            (PACK + "code.v1.tar", b"x", {FILEPATH: "README.md"}),
+            (PACK + "dataset.v1.tar+zstd", b"x", {FILEPATH: "x.gguf"}),
         ],
-        ["weights", "other"],
+        ["weights", "other", "other"],
     ),
     "our annotation counts first": (
         [
@@ -249,7 +252,6 @@ def test_an_artifact_with_an_empty_config_is_read(store: Store) -> None:
 REFUSED: dict[str, list[Blob]] = {
     "no weights": [(PACK + "doc.v1.raw", b"x", {FILEPATH: "README.md"})],
     "no layers": [],
-    "weights in an archive": [(PACK + "weight.v1.tar+gzip", b"x", {FILEPATH: "x.gguf"})],
 }
 
 
@@ -261,14 +263,18 @@ def test_artifacts_without_usable_weights(store: Store, blobs: list[Blob]) -> No
 
 
 def test_ordinary_images_are_no_models(store: Store) -> None:
-    manifest = put(
-        store,
-        [("application/vnd.oci.image.layer.v1.tar", b"x", {})],
-        config={},
-        config_type="application/vnd.oci.image.config.v1+json",
-    )
+    config = {"config": {}, "config_type": "application/vnd.oci.image.config.v1+json"}
+    layer = "application/vnd.oci.image.layer.v1.tar"
+    with pytest.raises(BadManifest, match="no layer with weights"):
+        read(store, put(store, [(layer, make_tar({"etc/model.gguf": WEIGHTS}), {})], **config))
+    with pytest.raises(BadLayer, match="not a tar archive"):
+        read(store, put(store, [(layer, b"x" * 1024, {})], **config))
+    with pytest.raises(BadLayer, match="compression is damaged"):
+        read(store, put(store, [(layer + "+gzip", b"x", {})], **config))
+    with pytest.raises(BadLayer, match="zstd"):
+        read(store, put(store, [(layer + "+zstd", b"x", {})], **config))
     with pytest.raises(BadManifest, match="not models that can be read"):
-        read(store, manifest)
+        read(store, put(store, [("application/x", b"x", {})], **config))
 
 
 @pytest.mark.parametrize("config", [b"[]", b"null", b'"x"', b"{", b'{"a":1,"a":2}', b"NaN"], ids=repr)

@@ -1,0 +1,112 @@
+"""Conversion: the same model as another manifest, in another dialect.
+
+    written = convert(store, manifest, Dialect.DOCKER)
+
+Layers are shared: only a manifest, a config and maybe small layers are made. What a dialect has no place for
+is left out, and said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from ..modelfile.instructions import Modelfile
+from .building.recipe import Base, FromStore, PlannedLayer, make_recipe
+from .canonical import canonical_json
+from .descriptor import Descriptor
+from .dialects import docker, kit, modelcar, modelpack, ollama
+from .dialects.dialect import Content, Dialect, Written
+from .gguf.reader import read_header
+from .layer import FIXED_PATHS, Layer, Role
+from .manifest import Manifest
+from .media_type import CREATED, OCTET_STREAM
+from .model import Model, read_model
+from .store import Store
+
+_WRITERS: Mapping[Dialect, Callable[[Content, Store], Written]] = {
+    Dialect.MODELPACK: modelpack.write,
+    Dialect.DOCKER: docker.write,
+    Dialect.OLLAMA: ollama.write,
+    Dialect.KIT: kit.write,
+    Dialect.MODELCAR: modelcar.write,
+}
+
+
+def convert(store: Store, manifest: Manifest, dialect: Dialect) -> Written:
+    """The model of ``manifest`` in a dialect: as it is where it is in that already. The caller holds a lease
+    of the store, or what is made may be swept before it is tagged.
+
+    The same model gives the same manifest, on any machine.
+
+    Raises: BadManifest, BadGguf where it is no model that can be read; NotOneFile where the dialect cannot
+        have it; BlobNotFound, DigestMismatch, and what else the store raises.
+    """
+    model = read_model(store, manifest)
+    if model.dialect is dialect:
+        return Written(manifest)
+    written = _WRITERS[dialect](content_of(model), store)
+    store.put_manifest(written.manifest)
+    return written
+
+
+def content_of(model: Model) -> Content:
+    """All of a model, without the words of its dialect.
+
+    Raises: BadGguf, BlobNotFound, BadManifest, DigestMismatch.
+    """
+    base = _base(model)
+    recipe = make_recipe(Modelfile(()), parts=(), documents=(), base=base)
+    made = [_layer(planned) for planned in recipe.layers]
+    kept = [
+        replace(layer, filepath=FIXED_PATHS[Role.MODELFILE], descriptor=_bare(layer))
+        for layer in model.of(Role.MODELFILE)
+    ]
+    stated = model.stated
+    return Content(
+        layers=(*made, *kept),
+        name=recipe.name,
+        license=recipe.license,
+        params=recipe.params,
+        headers=base.weights,
+        descriptor=recipe.descriptor,
+        config=recipe.config,
+        annotations=stated.labels,
+        renderer=stated.renderer,
+        parser=stated.parser,
+        requires=stated.requires,
+        created=model.manifest.annotations.get(CREATED),
+    )
+
+
+def _base(model: Model) -> Base:
+    """The model as one that another is built from: what it has is inherited, all of it."""
+    measured = (*model.weights, *model.of(Role.PROJECTOR))
+    return Base(
+        name="",
+        digest=model.manifest.digest,
+        layers=_with_params(model),
+        headers={layer.digest: read_header(model.store.blob_path(layer.digest)) for layer in measured},
+        params=model.params(),
+    )
+
+
+def _with_params(model: Model) -> tuple[Layer, ...]:
+    """The layers, with all parameters in one of them: a config may have said some."""
+    if not model.stated.params:
+        return model.layers
+    data = canonical_json(model.params())
+    descriptor = Descriptor(OCTET_STREAM, model.store.put_bytes(data), len(data))
+    others = (layer for layer in model.layers if layer.role is not Role.PARAMS)
+    return (*others, Layer(Role.PARAMS, descriptor, FIXED_PATHS[Role.PARAMS]))
+
+
+def _layer(planned: PlannedLayer) -> Layer:
+    content = planned.content
+    assert isinstance(content, FromStore)  # nothing is given that would have to be stored first
+    descriptor = Descriptor(OCTET_STREAM, content.digest, content.size, planned.annotations)
+    return Layer(planned.role, descriptor, planned.filepath)
+
+
+def _bare(layer: Layer) -> Descriptor:
+    return Descriptor(OCTET_STREAM, layer.digest, layer.size)
