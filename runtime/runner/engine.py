@@ -30,13 +30,15 @@ from ..errors import failure_code
 from ..protocol import EndReason, Event, Failed, FailureCode, TokenLogprob
 from .generation import Generation
 from .llama import LlamaVocab
-from .llama_context import LlamaBatch, LlamaContext
+from .llama_context import EmbeddingBatch, LlamaBatch, LlamaContext
 from .sampler import Sampler
 from .saved_prefixes import SavedPrefixes
 from .slots import Slot, SlotTable, common_prefix
 
 Delivery = tuple[object, Event]
 """Whom an event is for, and the event."""
+Share = tuple[Generation, Slot, int]
+"""Who evaluates how much, and where."""
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +208,7 @@ class Engine:
             self.counters.prompt_tokens += len(generation.prompt)
             self.counters.cached_tokens += generation.cached
             sampler = Sampler(generation.options, self._vocab, self._settings.n_ctx)
-            sampler.accept(generation.prompt.tolist())
+            sampler.accept(generation.prompt[generation.prompt >= 0].tolist())
             generation.sampler = sampler
         self._count()
 
@@ -249,9 +251,14 @@ class Engine:
     # One step
 
     def _step(self) -> None:
-        plan = self._plan()
-        if not plan:
-            return
+        plan, image = self._plan()
+        if image is not None:  # first, so that nothing stands between an output and the choice of a token
+            self._read_image(*image)
+        if plan:
+            self._evaluate(plan)
+
+    def _evaluate(self, plan: list[Share]) -> None:
+        """One batch of tokens."""
         self._batch.clear()
         ends: list[tuple[Generation, int]] = []
         # llama.cpp puts neighbouring sequences into one pass, so the batch is in order of sequences.
@@ -264,21 +271,46 @@ class Engine:
         started = time.perf_counter()
         code = self._context.decode(self._batch)
         if code != 0:
-            self._decode_failed(code, [generation for generation, _, _ in plan])
+            self._decode_failed(code, self._batch.size, [generation for generation, _, _ in plan])
             return
         self.counters.steps += 1
         self._learn(len(plan), time.perf_counter() - started)
         for generation, slot, count in plan:
             slot.append(generation.take_pending(count))
         for generation, index in ends:
-            try:
-                self._choose(generation, index)
-            except LadingError as error:  # its format cannot be followed any further
-                self._fail(generation, failure_code(error), error.message)
+            self._go_on(generation, index)
 
-    def _plan(self) -> list[tuple[Generation, Slot, int]]:
-        """Who evaluates how many tokens in this step."""
-        plan: list[tuple[Generation, Slot, int]] = []
+    def _read_image(self, generation: Generation, slot: Slot, count: int) -> None:
+        """One batch with the next ``count`` cells of a piece of an image."""
+        placed = generation.next_image
+        assert placed is not None
+        piece = placed.piece
+        cells = slice(slot.size - placed.start, slot.size - placed.start + count)
+        start = slot.end if cells.start == 0 else int(slot.positions[placed.start])
+        positions = piece.positions[:, cells] + start
+        complete = count == len(generation.pending)
+        batch = EmbeddingBatch(slot.seq, piece.embeddings[cells], positions, want_last=complete)
+        code = self._context.decode_image(batch, causal=piece.causal)
+        if code != 0:
+            self._decode_failed(code, count, [generation])
+            return
+        self.counters.steps += 1
+        end = start + piece.span if cells.stop == len(piece) else int(positions[0, -1]) + 1
+        slot.append_image(generation.take_pending(count), positions[0], end)
+        if complete:
+            self._go_on(generation, count - 1)
+
+    def _go_on(self, generation: Generation, index: int) -> None:
+        """All of the prompt, or the last token, is evaluated: its output is at ``index``."""
+        try:
+            self._choose(generation, index)
+        except LadingError as error:  # its format cannot be followed any further
+            self._fail(generation, failure_code(error), error.message)
+
+    def _plan(self) -> tuple[list[Share], Share | None]:
+        """Who evaluates how many tokens in this step, and whose image is read, and how much of it."""
+        plan: list[Share] = []
+        image: Share | None = None
         prompts: list[Generation] = []
         for generation in list(self._running):
             assert generation.slot is not None
@@ -291,13 +323,22 @@ class Engine:
         if plan:
             room = min(room, self._chunk())
         for generation in prompts:
-            count = min(room, len(generation.pending))
-            if count == 0:
+            if room <= 0:
                 break
             assert generation.slot is not None
-            plan.append((generation, generation.slot, count))
+            placed = generation.next_image
+            if placed is None:
+                count = min(room, generation.tokens_ahead)
+                plan.append((generation, generation.slot, count))
+            elif image is None:  # one at a time: llama.cpp takes no batch of several kinds
+                count = (
+                    min(room, placed.end - generation.slot.size) if placed.piece.causal else len(placed.piece)
+                )
+                image = generation, generation.slot, count
+            else:
+                continue
             room -= count
-        return plan
+        return plan, image
 
     def _chunk(self) -> int:
         """Prompt tokens in a step that also serves running streams: as many as `stall_s` allows."""
@@ -305,7 +346,7 @@ class Engine:
             return _FIRST_CHUNK
         return max(_MIN_CHUNK, int(self._settings.stall_s / self._token_s))
 
-    def _share_batch(self, plan: list[tuple[Generation, Slot, int]]) -> None:
+    def _share_batch(self, plan: list[Share]) -> None:
         """Cut runs of forced tokens so that all fit; there is room for one token of each slot at least."""
         spare = self._settings.n_batch - len(plan)
         for i, (generation, slot, count) in enumerate(plan):
@@ -377,9 +418,9 @@ class Engine:
         elif len(generation.generated) >= generation.limit(self._settings.n_ctx):
             self._finish(generation, "length")
 
-    def _decode_failed(self, code: int, generations: list[Generation]) -> None:
+    def _decode_failed(self, code: int, size: int, generations: list[Generation]) -> None:
         """Nothing is known of what the decode left in memory, so all slots that took part are emptied."""
-        logger.error("llama_decode: code %d for %d tokens", code, self._batch.size)
+        logger.error("llama_decode: code %d for %d tokens", code, size)
         for generation in generations:
             if generation.slot:
                 self._slots.forget(generation.slot)

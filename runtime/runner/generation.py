@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..options import Options
 from ..protocol import End, EndReason, Event, Started, Text, Thinking, TokenLogprob, ToolCall, Usage
 from .answer import Call, Content, Piece
+from .image_cells import PlacedPiece
 from .output import AnswerReader
 from .slots import Slot, TokenArray
 
@@ -63,6 +64,9 @@ class Generation:
     return_context: bool = False
     submitted_ns: int = field(default_factory=time.monotonic_ns)
 
+    images: tuple[PlacedPiece, ...] = ()
+    """Of the prompt, in order."""
+
     slot: Slot | None = None
     sampler: Sampler | None = None
     pending: TokenArray = field(default_factory=lambda: np.zeros(0, np.int32))
@@ -100,6 +104,20 @@ class Generation:
         self.started_ns = time.monotonic_ns()
         return Started(id=self.request_id, prompt_tokens=len(self.prompt), cached_tokens=self.cached)
 
+    @property
+    def next_image(self) -> PlacedPiece | None:
+        """The piece of an image that is to be evaluated next, or the rest of it; None: a token is."""
+        if self.pending[0] >= 0:
+            return None
+        at = len(self.prompt) - len(self.pending)
+        return next(piece for piece in self.images if piece.start <= at < piece.end)
+
+    @property
+    def tokens_ahead(self) -> int:
+        """How many tokens are to be evaluated before the next image."""
+        images = np.flatnonzero(self.pending < 0)
+        return int(images[0]) if len(images) else len(self.pending)
+
     def take_pending(self, count: int) -> TokenArray:
         taken, self.pending = self.pending[:count], self.pending[count:]
         return taken
@@ -135,7 +153,9 @@ class Generation:
             prompt_duration_ns=first - started,
             eval_duration_ns=now - first,
         )
-        context = (*self.prompt.tolist(), *self.generated) if self.return_context else ()
+        # Images cannot be said in tokens: a conversation that goes on with this context has them no more.
+        tokens = self.prompt[self.prompt >= 0].tolist()
+        context = (*tokens, *self.generated) if self.return_context else ()
         stopped_by = self.reader.stopped_by if reason == "stop" else ""
         return End(id=self.request_id, reason=reason, usage=usage, stop_sequence=stopped_by, context=context)
 

@@ -92,6 +92,11 @@ class LlamaModel:
         return int(llama_cpp.llama_model_n_embd(self.pointer))
 
     @property
+    def n_embd_inp(self) -> int:
+        """Width of what stands for a token in an `EmbeddingBatch`."""
+        return int(llama_cpp.llama_model_n_embd_inp(self.pointer))
+
+    @property
     def n_embd_out(self) -> int:
         """Width of an embedding, which a projection may make differ from the width inside."""
         return int(llama_cpp.llama_model_n_embd_out(self.pointer))

@@ -89,6 +89,8 @@ class LlamaContext:
             raise ContextError("preparing the model: llama.cpp cannot make a context", log.errors)
         self.pointer: int = pointer
         self.n_seq = settings.n_seq
+        self.n_ubatch = settings.n_ubatch
+        """Most tokens that are evaluated at once, each knowing of all others."""
         self._n_vocab = model.vocab.size
         self.ranks: bool = self.pooling == llama_cpp.LLAMA_POOLING_TYPE_RANK
         """What is pooled are scores, not embeddings."""
@@ -106,6 +108,16 @@ class LlamaContext:
     def decode(self, batch: LlamaBatch) -> int:
         """llama_decode's code: 0 done, 1 no room, 2 aborted, negative: failed."""
         return int(llama_cpp.llama_decode(self.pointer, batch.struct))
+
+    def decode_image(self, batch: EmbeddingBatch, *, causal: bool) -> int:
+        """As `decode`, for a piece of an image; not ``causal``: each of its cells looks at all."""
+        if causal:
+            return int(llama_cpp.llama_decode(self.pointer, batch.struct))
+        llama_cpp.llama_set_causal_attn(self.pointer, False)
+        try:
+            return int(llama_cpp.llama_decode(self.pointer, batch.struct))
+        finally:
+            llama_cpp.llama_set_causal_attn(self.pointer, True)
 
     def logits(self, index: int) -> npt.NDArray[np.float32]:
         """A writable view of the logits of batch position ``index``, shape (n_vocab,), valid until the next
@@ -251,3 +263,35 @@ class LlamaBatch:
         self.size = end
         self.struct.n_tokens = end
         return end - 1
+
+
+class EmbeddingBatch:
+    """Cells of an image for one decode: embeddings instead of tokens, all of one sequence."""
+
+    def __init__(
+        self,
+        seq: int,
+        embeddings: npt.NDArray[np.float32],
+        positions: npt.NDArray[np.int32],
+        *,
+        want_last: bool,
+    ) -> None:
+        """``embeddings``: one row for each cell; ``positions``: one column for each, see `ImagePiece`."""
+        self.size = len(embeddings)
+        # llama.cpp looks at these for as long as the batch is in use.
+        self._embeddings = np.ascontiguousarray(embeddings)
+        self._positions = np.ascontiguousarray(positions)
+        self._seq = ctypes.c_int32(seq)
+        self._seq_count = np.ones(self.size, np.int32)
+        self._seq_pointers = np.full(self.size, ctypes.addressof(self._seq), np.uint64)
+        self._wanted = np.zeros(self.size, np.int8)
+        self._wanted[-1] = want_last
+        self.struct = llama_cpp.llama_batch(
+            n_tokens=self.size,
+            token=None,
+            embd=self._embeddings.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
+            pos=self._positions.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            n_seq_id=self._seq_count.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            seq_id=self._seq_pointers.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
+            logits=self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )

@@ -41,6 +41,12 @@ class LlamaLog:
         LlamaLog._installed = self  # llama.cpp may call it for as long as the process lives
         llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
 
+    def install_for_projectors(self) -> None:
+        """The same for `mtmd`, which is a library of its own and logs for itself."""
+        from llama_cpp import mtmd_cpp
+
+        mtmd_cpp.mtmd_helper_log_set(self._callback, ctypes.c_void_p(0))
+
     @property
     def errors(self) -> tuple[str, ...]:
         return tuple(self._errors)

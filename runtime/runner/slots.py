@@ -17,7 +17,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .image_cells import whole_images
+
 TokenArray = npt.NDArray[np.int32]
+"""Tokens, and cells that stand for images (see `image_cells`)."""
 
 
 class SequenceMemory(Protocol):
@@ -34,19 +37,53 @@ class SequenceMemory(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """One sequence of the context. ``tokens[:size]`` are evaluated, at positions 0 … size - 1."""
+    """One sequence of the context. ``tokens[:size]`` are evaluated; among them may be cells of images."""
 
     seq: int
     tokens: TokenArray
     size: int = 0
+    positions: TokenArray = field(init=False)
+    """Of each token: 0 … size - 1, except after an image that takes up fewer positions than it has cells."""
+    end: int = field(init=False)
+    """The position of what comes next."""
     busy: bool = False
     last_used: int = 0
     """Counts admissions; 0: never."""
 
+    def __post_init__(self) -> None:
+        self.positions = np.arange(len(self.tokens), dtype=np.int32)
+        self.end = self.size
+
+    @property
+    def has_images(self) -> bool:
+        return bool((self.tokens[: self.size] < 0).any())
+
     def append(self, tokens: Sequence[int] | TokenArray) -> None:
-        """Note tokens as evaluated."""
-        self.tokens[self.size : self.size + len(tokens)] = tokens
-        self.size += len(tokens)
+        """Note tokens as evaluated, each at the position after the one before."""
+        self._note(tokens, np.arange(self.end, self.end + len(tokens), dtype=np.int32))
+        self.end += len(tokens)
+
+    def append_image(self, cells: TokenArray, positions: TokenArray, end: int) -> None:
+        """Note cells of an image as evaluated at ``positions``; what comes next is at ``end``."""
+        self._note(cells, positions)
+        self.end = end
+
+    def cut(self, size: int) -> None:
+        """Note all but the first ``size`` tokens as gone."""
+        if size < self.size:
+            self.end = int(self.positions[size])
+            self.size = size
+
+    def become(self, other: Slot) -> None:
+        """Note the same as ``other``."""
+        self.tokens[: other.size] = other.tokens[: other.size]
+        self.positions[: other.size] = other.positions[: other.size]
+        self.size, self.end = other.size, other.end
+
+    def _note(self, tokens: Sequence[int] | TokenArray, positions: TokenArray) -> None:
+        start, self.size = self.size, self.size + len(tokens)
+        self.tokens[start : self.size] = tokens
+        self.positions[start : self.size] = positions
 
 
 @dataclass(slots=True)
@@ -107,40 +144,41 @@ class SlotTable:
     def forget(self, slot: Slot) -> None:
         """Empty the slot, whatever state its memory is in."""
         self.memory.remove(slot.seq, -1, -1)
-        slot.size = 0
+        slot.size = slot.end = 0
 
     def shift(self, slot: Slot, keep: int) -> int:
         """Make room in a full slot: drop the older half of what follows the first ``keep`` tokens.
 
-        Returns how many tokens were dropped; 0 where the memory cannot be cut, and then nothing has changed.
+        Returns how many tokens were dropped; 0 where the memory cannot be cut, or an image might be cut
+        through, and then nothing has changed.
         """
         dropped = (slot.size - keep) // 2
-        if dropped <= 0 or not self.memory.remove(slot.seq, keep, keep + dropped):
+        if dropped <= 0 or slot.has_images or not self.memory.remove(slot.seq, keep, keep + dropped):
             return 0
         self.memory.move(slot.seq, keep + dropped, -1, -dropped)
         kept = slot.size - dropped
         slot.tokens[keep:kept] = slot.tokens[keep + dropped : slot.size].copy()
-        slot.size = kept
+        slot.size = slot.end = kept
         return dropped
 
     @staticmethod
     def _shared(slot: Slot, prompt: TokenArray) -> int:
-        return min(common_prefix(slot.tokens[: slot.size], prompt), len(prompt) - 1)
+        return whole_images(prompt, min(common_prefix(slot.tokens[: slot.size], prompt), len(prompt) - 1))
 
     def _copy(self, source: Slot, target: Slot) -> None:
         self.memory.copy(source.seq, target.seq)
-        target.tokens[: source.size] = source.tokens[: source.size]
-        target.size = source.size
+        target.become(source)
 
     def _cut(self, slot: Slot, size: int) -> None:
         """Keep the first ``size`` tokens, or none where the memory cannot be cut there."""
-        if size == 0 or (size < slot.size and not self.memory.remove(slot.seq, size)):
+        cut = size < slot.size
+        if size == 0 or (cut and not self.memory.remove(slot.seq, int(slot.positions[size]))):
             self.forget(slot)
             return
-        slot.size = size
+        slot.cut(size)
         if self.sliding_window:
             # The window that the next token looks back on must still be there in full.
-            needed = max(0, size - self.sliding_window)
+            needed = max(0, slot.end - self.sliding_window)
             if not 0 <= self.memory.first_position(slot.seq) <= needed:
                 self.forget(slot)
 
