@@ -126,6 +126,7 @@ class KeeperService:
             return wire.refusal(InternalError("asking the model keeper: it failed; its log says why"))
         finally:
             watch.cancel()
+            await asyncio.wait([watch])  # until then the reader is taken, and the next call could not be read
 
     async def _watch(self, reader: asyncio.StreamReader, caller: Caller) -> None:
         """Notice a client that hangs up before it is answered: nothing else comes from it until then."""
