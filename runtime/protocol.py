@@ -174,6 +174,15 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str = ""
 
 
+class Grammar(msgspec.Struct, frozen=True):
+    """What an answer must be, where it need not be JSON: all of it, from its first character to its last."""
+
+    syntax: Literal["regex", "lark", "gbnf"]
+    """A regular expression; a grammar as Lark writes them, with llguidance's extensions, whose rule ``start``
+    holds; a grammar in llama.cpp's notation, whose rule ``root`` holds."""
+    definition: str
+
+
 class Generate(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="generate"):
     """Generate text: from a conversation (`messages`), or from a `prompt`, which the template wraps unless
     `raw`.
@@ -202,6 +211,8 @@ class Generate(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="genera
     """None: as the template does by itself, without splitting thoughts from content."""
     format: Literal["json"] | dict[str, Any] | None = None
     """"json", or a JSON Schema."""
+    grammar: Grammar | None = None
+    """Not beside `format`."""
     options: Options = Options()
     truncate: bool = True
     """Drop the oldest messages (or the start of the prompt) where all do not fit the context."""

@@ -28,6 +28,8 @@ def check(request: Generate) -> None:
         raise BadRequest(
             f"reading top_logprobs: expected 0 to {_MAX_TOP_LOGPROBS}, got {request.top_logprobs}"
         )
+    if request.format is not None and request.grammar is not None:
+        raise BadRequest("reading the request: expected a format or a grammar, got both")
     if len(request.tools) > _MAX_TOOLS:
         raise BadRequest(f"reading tools: expected at most {_MAX_TOOLS}, got {len(request.tools)}")
     _check_options(request.options)

@@ -1,209 +1,115 @@
-"""Constrained output: what a format allows next, by llguidance. Runner process only.
+"""Constrained output: what a format allows next. Runner process only.
 
 A format that cannot be compiled is an error. It never means unconstrained output.
 """
 
 from __future__ import annotations
 
-import json
+import asyncio
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
-import llama_cpp
-import llguidance
-import llguidance.llamacpp
-import llguidance.numpy
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BadFormat
+from ..protocol import Grammar
+from .after_thinking import AfterThinking
 from .generation import Constraint
+from .grammar_bounds import check_grammar, check_regex, check_schema
+from .guidance import Matcher, json_grammar, lark_grammar, regex_grammar, tokenizer_of
 from .llama import LlamaVocab
-from .thinking import ThinkingSplitter, ThinkingTags
+from .renderer import Renderer
+from .thinking import ThinkingSplitter
 
 if TYPE_CHECKING:
-    from llguidance._lib import JsonCompileOptions  # not exported
+    import llguidance
 
-MAX_SCHEMA = 64 * 1024
-"""Characters of a JSON Schema."""
-_MAX_DEPTH = 32
-_MAX_NODES = 2000
-_MAX_REASON = 500
-_BLANKS = ("\n", "\n\n", "\n\n\n", " ")
-_MAX_BLANKS = 4
+Form = Literal["json"] | Mapping[str, Any] | Grammar
+"""JSON, a JSON Schema, or a grammar."""
 
 _ANY_OBJECT = {"type": "object"}
-# Enough white space to indent with, but a bounded run of it: small models lose themselves in blanks.
-_STYLE: JsonCompileOptions = {"whitespace_pattern": r"[\x20\x0A]{1,32}"}
+_KEPT = 32
 
 
 class ConstraintCompiler:
-    """Compiles formats for one vocabulary. Thread-safe; the tokenizer is made when it is first needed."""
+    """Compiles formats for one vocabulary, and keeps those used last. For one event loop; the slow parts are
+    done in threads."""
 
-    def __init__(self, vocab: LlamaVocab) -> None:
+    def __init__(self, vocab: LlamaVocab, renderer: Renderer) -> None:
         self._vocab = vocab
+        self._renderer = renderer
         self._tokenizer: llguidance.LLTokenizer | None = None
-        self._lock = threading.Lock()
+        self._making_tokenizer = threading.Lock()
+        self._known: OrderedDict[str, Matcher] = OrderedDict()
 
-    def compile(
-        self, form: Literal["json"] | Mapping[str, Any], thinking: ThinkingSplitter | None = None
-    ) -> Constraint:
+    async def compile(self, form: Form, thinking: ThinkingSplitter | None = None) -> Constraint:
         """The constraint for a format; it spares the thoughts that ``thinking`` will find in the answer.
 
         Raises: BadFormat.
         """
-        schema = _ANY_OBJECT if form == "json" else form
-        _check(schema)
-        try:
-            grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_STYLE)
-        except ValueError as error:
-            raise BadFormat(f"compiling the format: {str(error)[:_MAX_REASON]}") from error
-        matcher = llguidance.LLMatcher(self._tokenizer_once(), grammar, log_level=0)
-        if matcher.is_error():
-            raise BadFormat(f"compiling the format: {matcher.get_error()[:_MAX_REASON]}")
-        constraint = FormatConstraint(matcher, self._vocab.size)
+        constraint = FormatConstraint(await self._matcher(await self._grammar(form)), self._vocab.size)
         if thinking is None:
             return constraint
         return AfterThinking(constraint, thinking.tags, self._vocab, primed=thinking.primed)
 
+    async def _grammar(self, form: Form) -> str:
+        """In llguidance's notation; its bounds are kept, but nobody has tried to compile it."""
+        if form == "json":
+            return json_grammar(_ANY_OBJECT)
+        if isinstance(form, Mapping):
+            check_schema(form)
+            return json_grammar(form)
+        if form.syntax == "regex":
+            check_regex(form.definition)
+            return regex_grammar(form.definition)
+        check_grammar(form.definition)
+        if form.syntax == "gbnf":
+            return lark_grammar(await self._renderer.lark_of_gbnf(form.definition))
+        return lark_grammar(form.definition)
+
+    async def _matcher(self, grammar: str) -> Matcher:
+        """At the beginning of an answer."""
+        known = self._known.get(grammar)
+        if known is None:
+            await self._renderer.try_grammar(grammar)
+            known = self._known[grammar] = await asyncio.to_thread(self._compiled, grammar)
+            if len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+        else:
+            self._known.move_to_end(grammar)
+        return known.copy()
+
+    def _compiled(self, grammar: str) -> Matcher:
+        return Matcher(self._tokenizer_once(), grammar)
+
     def _tokenizer_once(self) -> llguidance.LLTokenizer:
-        with self._lock:
+        with self._making_tokenizer:
             if self._tokenizer is None:
-                self._tokenizer = llguidance.llamacpp.lltokenizer_from_vocab(
-                    llama_cpp.llama_vocab_p(self._vocab.pointer), eos_token=self._vocab.ends or None
-                )
+                self._tokenizer = tokenizer_of(self._vocab)
             return self._tokenizer
 
 
 class FormatConstraint:
-    """A `Constraint` by an llguidance matcher."""
+    """A `Constraint` by a matcher."""
 
-    def __init__(self, matcher: llguidance.LLMatcher, n_vocab: int) -> None:
+    def __init__(self, matcher: Matcher, n_vocab: int) -> None:
         self._matcher = matcher
-        self._mask = llguidance.numpy.allocate_token_bitmask(1, n_vocab)
         self._n_vocab = n_vocab
+        self._mask = np.zeros((1, (n_vocab + 31) // 32), np.int32)
 
     def mask(self, logits: npt.NDArray[np.float32]) -> None:
-        llguidance.numpy.fill_next_token_bitmask(self._matcher, self._mask)
-        allowed = np.unpackbits(self._mask.view(np.uint8), bitorder="little")[: self._n_vocab]
-        logits[allowed == 0] = -np.inf
-
-        if self._matcher.is_error():
-            self._fail()
+        self._matcher.fill(self._mask)
+        forbidden = np.unpackbits(~self._mask.view(np.uint8)[0], bitorder="little", count=self._n_vocab)
+        np.copyto(logits, -np.inf, where=forbidden.view(np.bool_))
 
     def accept(self, token: int) -> None:
-        if not self._matcher.consume_token(token):
-            self._fail()
+        self._matcher.consume((token,))
 
     def forced(self) -> Sequence[int]:
-        return self._matcher.compute_ff_tokens()
+        return self._matcher.forced()
 
     @property
     def is_complete(self) -> bool:
-        return self._matcher.is_stopped()
-
-    def _fail(self) -> NoReturn:
-        raise BadFormat(f"following the format: {self._matcher.get_error()[:_MAX_REASON]}")
-
-
-class AfterThinking:
-    """A `Constraint` that leaves thoughts free and holds for all that follows them.
-
-    An answer begins with the opening tag or with what the format allows, never with anything else; a thought
-    may not end the answer.
-    """
-
-    def __init__(
-        self, constraint: Constraint, tags: ThinkingTags, vocab: LlamaVocab, *, primed: bool
-    ) -> None:
-        self._constraint = constraint
-        self._vocab = vocab
-        self._opening = [] if primed else vocab.tokenize(tags.opening, add_special=False, parse_special=True)
-        self._opened = 0  # tokens of the opening tag so far
-        self._closing = tags.closing.encode()
-        self._thought = b""
-        self._is_active = False
-        # Templates part thought and answer by blank lines. A model that may not write them is led astray:
-        # they are free, and whoever splits thoughts from the answer drops them.
-        self._blanks = [
-            token
-            for text in _BLANKS
-            if len(tokens := vocab.tokenize(text, add_special=False, parse_special=False)) == 1
-            for token in tokens
-        ]
-        self._blanks_left = 0
-
-    def mask(self, logits: npt.NDArray[np.float32]) -> None:
-        if self._is_active:
-            blank = self._blanks if self._blanks_left else []
-            wanted = logits[blank]
-            self._constraint.mask(logits)
-            logits[blank] = wanted
-        elif self._opened == len(self._opening):
-            logits[self._vocab.ends] = -np.inf
-        else:
-            opening = self._opening[self._opened]
-            wanted = logits[opening]
-            if self._opened:
-                logits[:] = -np.inf
-            else:
-                self._constraint.mask(logits)
-            logits[opening] = wanted
-
-    def accept(self, token: int) -> None:
-        if self._is_active:
-            if self._blanks_left and token in self._blanks:
-                self._blanks_left -= 1
-                return
-            self._blanks_left = 0
-            self._constraint.accept(token)
-        elif self._opened < len(self._opening):
-            if token == self._opening[self._opened]:
-                self._opened += 1
-            else:
-                self._is_active = True
-                self._constraint.accept(token)
-        else:
-            self._think(self._vocab.piece(token, special=True))
-
-    def forced(self) -> Sequence[int]:
-        return self._constraint.forced() if self._is_active and not self._blanks_left else ()
-
-    @property
-    def is_complete(self) -> bool:
-        return self._is_active and self._constraint.is_complete
-
-    def _think(self, piece: bytes) -> None:
-        self._thought += piece
-        _, tag, rest = self._thought.partition(self._closing)
-        if tag:
-            self._is_active = True
-            self._blanks_left = _MAX_BLANKS if not rest.strip() else 0
-            # The token that ended the tag may have begun the answer as well.
-            text = rest.decode("utf-8", "replace").strip()
-            for token in self._vocab.tokenize(text, add_special=False, parse_special=False) if text else ():
-                self._constraint.accept(token)
-        self._thought = self._thought[-len(self._closing) :]
-
-
-def _check(schema: Mapping[str, Any]) -> None:
-    """Bounds that keep compiling quick, whatever the schema."""
-    size = len(json.dumps(schema))
-    if size > MAX_SCHEMA:
-        raise BadFormat(f"compiling the format: expected at most {MAX_SCHEMA} characters, got {size}")
-    nodes, level = 0, [schema]
-    for _depth in range(_MAX_DEPTH):
-        nodes += len(level)
-        inner: list[Any] = []
-        for value in level:
-            if isinstance(value, Mapping):
-                inner += value.values()
-            elif isinstance(value, list):
-                inner += value
-        if nodes > _MAX_NODES:
-            raise BadFormat(f"compiling the format: expected at most {_MAX_NODES} values in the schema")
-        if not inner:
-            return
-        level = inner
-    raise BadFormat(f"compiling the format: the schema is nested more than {_MAX_DEPTH} deep")
+        return self._matcher.must_end

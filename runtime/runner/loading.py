@@ -72,7 +72,7 @@ def _load(spec: LoadSpec, renderer: Renderer, log: LlamaLog, report: Callable[[L
         if not context.use_adapters(adapters):
             raise LoadError("loading the adapters: llama.cpp cannot apply them to this model", log.errors)
     template = _template(spec, model, renderer)
-    preparer = Preparer(model.vocab, renderer, template, ConstraintCompiler(model.vocab), n_ctx)
+    preparer = Preparer(model.vocab, renderer, template, ConstraintCompiler(model.vocab, renderer), n_ctx)
     return Loaded(
         spec=spec,
         model=model,

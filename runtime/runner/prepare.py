@@ -83,8 +83,9 @@ class Preparer:
         text, tokens = await self._prompt(request)
         splitter = self._splitter(request, text)
         constraint = None
-        if request.format is not None:
-            constraint = await asyncio.to_thread(self._compiler.compile, request.format, splitter)
+        form = request.grammar if request.format is None else request.format
+        if form is not None:
+            constraint = await self._compiler.compile(form, splitter)
         reader = AnswerReader(
             request.options.stop,
             splitter,

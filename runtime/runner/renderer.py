@@ -1,5 +1,7 @@
 """Rendering chat templates in a process of its own, which may hang, exhaust memory or crash without harm.
 
+Grammars are tried there for the same reason before the runner compiles them.
+
 Two processes are forked from the runner while it is still small and has one thread: a **worker**, which
 renders, and above it a **guard**, which forks a new worker when one dies. A job has a limit of processor
 time (a template's endless loop is broken from within by a signal; should that fail the kernel kills the
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from ...modelfile.errors import InputError
-from ..errors import BadTemplate, RunnerFault
+from ..errors import BadFormat, BadTemplate, RunnerFault
 from ..frame import BadFrame, pack, read_frame, receive_frame, unpack
 from ..protocol import Think
 from . import thinking, tool_calls
@@ -36,6 +38,8 @@ CPU_LIMIT_S = 2.0
 """Processor time of one job."""
 _KILL_AFTER_S = 3
 _MEMORY_LIMIT = 512 * 1024 * 1024
+_STACK_LIMIT = 4 * 1024 * 1024
+"""Half of what the runner's threads have, so that a grammar that passes here has room there."""
 _ANSWER_TIMEOUT_S = 30.0
 _COMPILED = 8
 _TRIAL = "Answer in one word."
@@ -44,7 +48,7 @@ _TRIAL = "Answer in one word."
 Kind = Literal["jinja", "go"]
 
 
-class RenderJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RenderJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="render"):
     """A conversation, or for Go templates a prompt with what belongs to it, to be put into a template."""
 
     id: int = 0
@@ -61,6 +65,14 @@ class RenderJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Only for Go templates, which tell a prompt from a conversation."""
     suffix: str = ""
     system: str = ""
+
+
+class GrammarJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="grammar"):
+    """A grammar to be tried, or to be translated from llama.cpp's notation to Lark's."""
+
+    id: int = 0
+    text: str
+    is_gbnf: bool = False
 
 
 class TemplateTraits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -80,10 +92,12 @@ class RenderOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     id: int
     text: str = ""
     error: str = ""
+    exhausted: bool = False
+    """A limit was exceeded."""
     traits: TemplateTraits | None = None
 
 
-_JOB = msgspec.json.Decoder(RenderJob)
+_JOB = msgspec.json.Decoder(RenderJob | GrammarJob)
 _OUTCOME = msgspec.json.Decoder(RenderOutcome)
 
 
@@ -119,13 +133,38 @@ class Renderer:
             BadTemplate: it does not compile, raises, or exceeds a limit.
             RunnerFault: the processes are gone.
         """
-        # A caller may give up; an answer half read would be taken for the beginning of the next.
-        asking = asyncio.create_task(self._in_turn(msgspec.structs.replace(job, id=next(self._ids))))
-        asking.add_done_callback(_retrieve)
-        outcome = await asyncio.shield(asking)
+        outcome = await self._outcome(job)
+        if outcome.exhausted:
+            raise BadTemplate(f"rendering the chat template: {outcome.error}")
         if outcome.error:
             raise BadTemplate(outcome.error)
         return outcome.text
+
+    async def try_grammar(self, grammar: str) -> None:
+        """See whether llguidance compiles ``grammar`` within the limits.
+
+        Raises:
+            BadFormat: it does not.
+            RunnerFault: the processes are gone.
+        """
+        await self._grammar(GrammarJob(text=grammar))
+
+    async def lark_of_gbnf(self, text: str) -> str:
+        """A grammar in llama.cpp's notation in that of Lark. Raises: as `try_grammar`."""
+        return await self._grammar(GrammarJob(text=text, is_gbnf=True))
+
+    async def _grammar(self, job: GrammarJob) -> str:
+        outcome = await self._outcome(job)
+        if outcome.error:
+            hint = "make it smaller or simpler" if outcome.exhausted else None
+            raise BadFormat(f"compiling the format: {outcome.error}", hint=hint)
+        return outcome.text
+
+    async def _outcome(self, job: RenderJob | GrammarJob) -> RenderOutcome:
+        # A caller may give up; an answer half read would be taken for the beginning of the next.
+        asking = asyncio.create_task(self._in_turn(msgspec.structs.replace(job, id=next(self._ids))))
+        asking.add_done_callback(_retrieve)
+        return await asyncio.shield(asking)
 
     def describe(self, kind: Kind, template: str) -> TemplateTraits:
         """The traits of a template. Blocks, so only before there is an event loop.
@@ -145,11 +184,11 @@ class Renderer:
             raise BadTemplate(outcome.error)
         return outcome.traits
 
-    async def _in_turn(self, job: RenderJob) -> RenderOutcome:
+    async def _in_turn(self, job: RenderJob | GrammarJob) -> RenderOutcome:
         async with self._turn:
             return await self._ask(job)
 
-    async def _ask(self, job: RenderJob) -> RenderOutcome:
+    async def _ask(self, job: RenderJob | GrammarJob) -> RenderOutcome:
         if self._streams is None:
             self._socket.setblocking(False)
             self._streams = await asyncio.open_unix_connection(sock=self._socket)
@@ -201,8 +240,8 @@ def _guard(connection: socket.socket, parent: int) -> None:
             return
         if job := int.from_bytes(current[:8], "big"):
             current[:8] = bytes(8)
-            error = "rendering the chat template: it takes too long or too much memory"
-            connection.sendall(pack(RenderOutcome(id=job, error=error)))
+            error = "it takes too long or too much memory"
+            connection.sendall(pack(RenderOutcome(id=job, error=error, exhausted=True)))
 
 
 def _let_go_of_pipes() -> None:
@@ -240,6 +279,8 @@ def _work(connection: socket.socket, current: mmap.mmap, guard: int) -> None:
     die_with_parent(guard)
     confine()
     resource.setrlimit(resource.RLIMIT_AS, (_memory_in_use() + _MEMORY_LIMIT, resource.RLIM_INFINITY))
+    _, most = resource.getrlimit(resource.RLIMIT_STACK)
+    resource.setrlimit(resource.RLIMIT_STACK, (_STACK_LIMIT, most))
     signal.signal(signal.SIGVTALRM, _raise_time_up)
     templates: Compiled = OrderedDict()
     stream = connection.makefile("rb")
@@ -251,13 +292,15 @@ def _work(connection: socket.socket, current: mmap.mmap, guard: int) -> None:
         connection.sendall(pack(outcome))
 
 
-def _limited(job: RenderJob, templates: Compiled) -> RenderOutcome:
-    """Render within the limits."""
+def _limited(job: RenderJob | GrammarJob, templates: Compiled) -> RenderOutcome:
+    """Do a job within the limits."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     kill_at = int(used.ru_utime + used.ru_stime) + _KILL_AFTER_S + 1
     resource.setrlimit(resource.RLIMIT_CPU, (kill_at, resource.RLIM_INFINITY))
     signal.setitimer(signal.ITIMER_VIRTUAL, CPU_LIMIT_S)
     try:
+        if isinstance(job, GrammarJob):
+            return _tried(job)
         if job.describe:
             return RenderOutcome(id=job.id, traits=_describe(job, templates))
         return RenderOutcome(id=job.id, text=_render(job, templates))
@@ -265,11 +308,19 @@ def _limited(job: RenderJob, templates: Compiled) -> RenderOutcome:
         return RenderOutcome(id=job.id, error=error.message)
     except MemoryError:
         templates.clear()
-        return RenderOutcome(id=job.id, error="rendering the chat template: it takes too much memory")
+        return RenderOutcome(id=job.id, error="it takes too much memory", exhausted=True)
     except _TimeUp:
-        return RenderOutcome(id=job.id, error=f"rendering the chat template: it takes over {CPU_LIMIT_S:g} s")
+        return RenderOutcome(id=job.id, error=f"it takes over {CPU_LIMIT_S:g} s", exhausted=True)
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+def _tried(job: GrammarJob) -> RenderOutcome:
+    from . import guidance  # few need it
+
+    if job.is_gbnf:
+        return RenderOutcome(id=job.id, text=guidance.lark_of_gbnf(job.text))
+    return RenderOutcome(id=job.id, error=guidance.problem_of(job.text))
 
 
 def _render(job: RenderJob, templates: Compiled) -> str:

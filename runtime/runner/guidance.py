@@ -1,0 +1,154 @@
+"""The owner of llguidance: grammars in its notation, and what they allow next.
+
+A grammar here is llguidance's own JSON text; `json_grammar`, `regex_grammar` and `lark_grammar` make them,
+and none of the three looks closely: `problem_of` does, and so does `Matcher`.
+
+Source: llguidance's docs/syntax.md and docs/json_schema.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import llguidance
+
+from ..errors import BadFormat
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from llguidance._lib import JsonCompileOptions, LLParserLimits  # not exported
+
+    from .llama import LlamaVocab
+
+_MAX_REASON = 300
+_MAX_LEXER_STATES = 60_000
+"""Of about 2 kB each, for every answer that is under way."""
+
+_OURS = {
+    "Unimplemented keys: ": "these keywords of JSON Schema cannot be enforced: ",
+    "NoExtension": "nothing satisfies it",
+}
+"""Beginnings of llguidance's sentences, and what we say instead."""
+
+FREE_STYLE: JsonCompileOptions = {"whitespace_pattern": r"[\x20\x0A]{1,32}"}
+"""Enough white space to indent with, but a bounded run of it: small models lose themselves in blanks."""
+
+PYTHON_STYLE: JsonCompileOptions = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+}
+"""As ``json.dumps`` writes, and with it most of what models have seen of calls."""
+
+
+def json_grammar(schema: Mapping[str, Any]) -> str:
+    """What a JSON Schema allows. Raises: BadFormat: what cannot be read."""
+    try:
+        return llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=FREE_STYLE)
+    except ValueError as error:
+        raise BadFormat(f"compiling the format: {error}") from error
+
+
+def regex_grammar(pattern: str) -> str:
+    """What a regular expression matches from its first character to its last."""
+    return llguidance.LLMatcher.grammar_from_regex(pattern)
+
+
+def lark_grammar(text: str) -> str:
+    """What a grammar's rule ``start`` derives."""
+    return llguidance.LLMatcher.grammar_from_lark(text)
+
+
+def lark_of_gbnf(text: str) -> str:
+    """A grammar in llama.cpp's notation in that of Lark. Recursive, and slow: for the renderer's process.
+
+    Raises: BadFormat, whose message is the reason alone.
+    """
+    from llguidance.gbnf_to_lark import gbnf_to_lark
+
+    try:
+        return gbnf_to_lark(text)
+    except Exception as error:  # whatever the library comes across in somebody's text
+        raise BadFormat(str(error)[:_MAX_REASON] or "it cannot be read") from error
+
+
+def problem_of(grammar: str) -> str:
+    """Why a grammar cannot be compiled; "" where it can. May take for ever, or overflow the stack: for the
+    renderer's process."""
+    found = llguidance.LLMatcher.validate_grammar(grammar, limits=limits())
+    return _reason(found) if found and not found.startswith("WARNING") else ""
+
+
+def tokenizer_of(vocab: LlamaVocab) -> llguidance.LLTokenizer:
+    """The vocabulary as llguidance wants it. Takes a second for 150,000 tokens."""
+    import llama_cpp  # not everybody who tries a grammar has a model
+    from llguidance.llamacpp import lltokenizer_from_vocab
+
+    return lltokenizer_from_vocab(llama_cpp.llama_vocab_p(vocab.pointer), eos_token=vocab.ends or None)
+
+
+class Matcher:
+    """A grammar and how far an answer has come in it.
+
+    Raises: BadFormat: the grammar does not compile, or allows no beginning.
+    """
+
+    def __init__(self, tokenizer: llguidance.LLTokenizer, grammar: str) -> None:
+        self._matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=limits())
+        self._check("compiling the format")
+        self._matcher.compute_bitmask()  # what cannot even begin is found here, before an answer does
+        self._check("compiling the format")
+
+    def copy(self) -> Self:
+        """One that goes its own way from here."""
+        made = object.__new__(type(self))
+        made._matcher = self._matcher.deep_copy()
+        return made
+
+    def fill(self, mask: npt.NDArray[np.int32]) -> None:
+        """Set the bit of each token that is allowed next. ``mask`` has shape (1, words of 32 bits).
+
+        Raises: BadFormat: a limit is exceeded.
+        """
+        self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
+        self._check("following the format")
+
+    def consume(self, tokens: Sequence[int]) -> None:
+        """Go on. Raises: BadFormat: what is not allowed, or a limit is exceeded."""
+        if not self._matcher.consume_tokens(list(tokens)):
+            self._check("following the format")
+
+    def forced(self) -> Sequence[int]:
+        """The tokens that must come next."""
+        return self._matcher.compute_ff_tokens()
+
+    @property
+    def may_end(self) -> bool:
+        return self._matcher.is_accepting()
+
+    @property
+    def must_end(self) -> bool:
+        return self._matcher.is_stopped()
+
+    def _check(self, doing: str) -> None:
+        if self._matcher.is_error():
+            raise BadFormat(f"{doing}: {_reason(self._matcher.get_error())}")
+
+
+def limits() -> LLParserLimits:
+    """llguidance's own, except for memory and for what it tells of an answer in its errors."""
+    return llguidance.LLParserLimits(max_lexer_states=_MAX_LEXER_STATES, verbose_errors=False)
+
+
+def _reason(text: str) -> str:
+    """The sentences that matter: the first line, and of a regular expression what is wrong with it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for start, ours in _OURS.items():
+        if lines and lines[0].startswith(start):
+            return ours + lines[0].removeprefix(start) if ours.endswith(" ") else ours
+    wrong = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), "")
+    first = lines[0][:_MAX_REASON] if lines else "it exceeds a limit"
+    return f"{first} {wrong}".rstrip(": ") if wrong else first
