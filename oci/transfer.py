@@ -9,6 +9,7 @@ Progress comes as one stream, from one thread at a time, in Ollama's words.
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -33,6 +34,7 @@ from .signing.attachments import Attachments, RegistryAttachments, StoreAttachme
 from .signing.policy import Mode
 from .store import Ingest, Store
 from .store.disk import require_room
+from .unpacking import unpack_layers
 
 MAX_CONFIG_SIZE = 1024 * 1024
 """Bytes. Configs are read into memory by every reader; real ones have a few KiB."""
@@ -76,6 +78,7 @@ def pull(
         _require_room(store, wanted)
         run.each(wanted, lambda descriptor: _fetch_blob(store, repository, descriptor, run))
         run.report(Progress("verifying sha256 digest"))  # each has been, on its way in
+        unpack_layers(store, manifest, run.report)
         run.report(Progress("writing manifest"))
         store.tag(reference, store.put_manifest(manifest))
         if client.settings.signatures.rule_for(reference).mode is not Mode.OFF:
@@ -90,11 +93,13 @@ def push(
     reference: Reference,
     *,
     target: Reference | None = None,
+    manifest: Manifest | None = None,
     progress: ProgressSink = ignore_progress,
 ) -> Descriptor:
     """Sends a model of the store to the registry, under `target` or its own name. The manifest arrives byte
     for byte; blobs that the registry has are not sent. Signatures that the store has of it go along.
 
+    manifest: what to send in place of what `reference` names, such as the same model in another dialect.
     On failure the registry's tag is as before; what has arrived is not sent again by the next push.
 
     Raises: ModelNotFound, BlobNotFound, RegistryDenied, RegistryError, RegistryBusy, RegistryUnsafe,
@@ -104,7 +109,7 @@ def push(
     run = _Run(client, progress)
     run.report(Progress("retrieving manifest"))
     with store.lease():
-        manifest = store.resolve(reference)
+        manifest = manifest or store.resolve(reference)
         if target.digest is not None and target.digest != manifest.digest:
             raise DigestMismatch(
                 str(target.digest), str(manifest.digest), what=f"the target {target.display}"
@@ -248,7 +253,8 @@ def _send_blob(
 ) -> None:
     count = run.counter("pushing", descriptor)
     count(0)
-    upload = BlobUpload(repository, descriptor, store.blob_path(descriptor.digest), count)
+    path, opener = store.layout.blob(descriptor.digest), functools.partial(store.open_blob, descriptor.digest)
+    upload = BlobUpload(repository, descriptor, path, count, opener=opener)
     with run.slots.hold():
         upload.run(() if again else mount_from, look_first=not again)
     count(descriptor.size)

@@ -1,7 +1,7 @@
 """The dialect of KitOps: the Kitfile is the config, and media types say model, part, document, code or data.
 
-Written are raw layers, which KitOps reads from 1.15 on; read are archives, too. Parameters are in the Kitfile,
-and like our other texts a part of the model, with the role in an annotation.
+Written are raw layers, which KitOps reads from 1.15 on; read are archives, too. Parameters are in the Kitfile
+as well; our other texts are parts of the model, with the role in an annotation.
 
 Source: KitOps, pkg/artifact/kitfile.go and pkg/lib/constants/mediatype.
 """

@@ -31,8 +31,9 @@ from ..signing.policy import SignaturePolicy
 from ..store import Store
 from ..store.blob import REPAIR_HINT
 from ..store.graph import Unreadable, walk
-from ..store.hashing import BackgroundHasher, iter_chunks
+from ..store.hashing import CHUNK, BackgroundHasher, iter_chunks
 from ..store.index import TaggedManifest
+from ..unpacking import unpack_layers
 from .archive_reader import ArchiveReader, BadArchive, Member
 from .image_layout import IMAGE_NAME, carry_signatures, model_manifest, pinned, reference_of
 
@@ -151,7 +152,7 @@ def _put_blob(
 ) -> None:
     status, done = f"saving {blob.digest.short}", 0
     with store.open_blob(blob.digest) as file, BackgroundHasher(new_hasher(blob.digest.algorithm)) as hasher:
-        for chunk in iter_chunks(file.fileno(), limit=blob.size):
+        for chunk in _chunks(file, blob.size):
             hasher.update(chunk)
             put(chunk)
             done += len(chunk)
@@ -159,6 +160,17 @@ def _put_blob(
         found = Digest(blob.digest.algorithm, hasher.hexdigest())
     if found != blob.digest:
         raise DigestMismatch(str(blob.digest), str(found), hint=REPAIR_HINT)
+
+
+def _chunks(file: BinaryIO, size: int) -> Iterator[bytes | memoryview]:
+    try:
+        fd = file.fileno()
+    except OSError:  # a layer that is assembled while it is read
+        while size > 0 and (data := file.read(min(CHUNK, size))):
+            size -= len(data)
+            yield data
+    else:
+        yield from iter_chunks(fd, limit=size)
 
 
 def load(
@@ -189,6 +201,7 @@ def load(
             found.append((brought, manifest))
         tagged = []
         for brought, manifest in found:
+            unpack_layers(store, manifest, progress)
             tagged.append(store.tag(pinned(brought.reference, manifest), manifest.descriptor))
             carry_signatures(brought, store, tagged[-1])
     progress(Progress("success"))

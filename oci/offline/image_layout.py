@@ -10,9 +10,10 @@ can share bytes, none are copied.
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from ...modelfile.errors import InputError, NotFoundError
 from ..descriptor import Descriptor
@@ -27,9 +28,11 @@ from ..registry.index_choice import choose_manifest
 from ..signing.attachment_tag import is_attachment_tag
 from ..signing.attachments import StoreAttachments
 from ..signing.policy import SignaturePolicy
-from ..store import Store
+from ..store import Ingest, Store
+from ..store.hashing import CHUNK
 from ..store.importer import import_into
 from ..store.index import Entry, TaggedManifest, TagIndex
+from ..unpacking import unpack_layers
 
 PREFIX = "oci:"
 
@@ -87,6 +90,7 @@ def pull_from(
         attached = StoreAttachments(source, reference)
         policy.check(attached, reference, (manifest, source.read_manifest(entry)), progress)
         _copy(source, store, manifest, progress)
+        unpack_layers(store, manifest, progress)
         tagged = store.tag(pinned(reference, manifest), store.put_manifest(manifest))
         carry_signatures(attached, store, tagged)
     progress(Progress("success"))
@@ -227,8 +231,20 @@ def _copy_blob(source: Store, target: Store, blob: Descriptor, progress: Progres
         raise BlobNotFound(str(blob.digest), needed_by=f"the model in {source.root}") from None
     with file, target.ingest(blob) as ingest:
         if not ingest.present:
-            size = os.fstat(file.fileno()).st_size
+            size = source.blob_size(blob.digest)
             if size != blob.size:
                 raise SizeMismatch(str(blob.digest), blob.size, size)
-            import_into(ingest, file.fileno(), source.layout.blob(blob.digest), count)
+            _import_open(ingest, file, source.layout.blob(blob.digest), count)
     progress(Progress(status, blob.digest, blob.size, blob.size))
+
+
+def _import_open(ingest: Ingest, file: BinaryIO, path: Path, count: Callable[[int], None]) -> None:
+    try:
+        fd = file.fileno()
+    except OSError:  # a layer that is assembled while it is read
+        while data := file.read(CHUNK):
+            ingest.write(data)
+            count(len(data))
+        ingest.commit()
+    else:
+        import_into(ingest, fd, path, count)

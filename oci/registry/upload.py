@@ -36,6 +36,7 @@ from .settings import listed
 from .transport import Body, BytesBody, Readable, Response
 
 Outcome = Literal["present", "mounted", "uploaded"]
+Opener = Callable[[], BinaryIO]
 OnSent = Callable[[int], None]
 """Called with how many bytes of the blob are on their way; it may fall when something is sent again."""
 
@@ -47,9 +48,11 @@ _SESSION_LOST = frozenset({404, 416})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileBody:
-    """A section of a file as a request body; opened anew for each sending."""
+    """A section of a blob as a request body; opened anew for each sending, by ``opener`` where it is no file
+    of its own. ``path`` is its place, for messages."""
 
     path: Path
+    opener: Opener | None = None
     offset: int
     size: int
     on_sent: OnSent
@@ -57,7 +60,7 @@ class FileBody:
     def open(self) -> Readable:
         """Raises: StoreFailure."""
         with translating("reading", self.path):
-            return _Section(self.path.open("rb"), self)
+            return _Section(self.opener() if self.opener is not None else self.path.open("rb"), self)
 
 
 class _Section:
@@ -101,12 +104,21 @@ class _Session:
 
 
 class BlobUpload:
-    """The upload of one file as one blob."""
+    """The upload of one file, or of what ``opener`` opens, as one blob."""
 
-    def __init__(self, repository: Repository, descriptor: Descriptor, path: Path, on_sent: OnSent) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        descriptor: Descriptor,
+        path: Path,
+        on_sent: OnSent,
+        *,
+        opener: Opener | None = None,
+    ) -> None:
         self._repository = repository
         self._descriptor = descriptor
         self._path = path
+        self._opener = opener
         self._on_sent = on_sent
         self._doing = f"uploading blob {descriptor.digest.short}"
 
@@ -256,7 +268,7 @@ class BlobUpload:
         return self._call("PUT", url, session, body, dict(_OCTETS))
 
     def _section(self, offset: int, size: int) -> FileBody:
-        return FileBody(path=self._path, offset=offset, size=size, on_sent=self._on_sent)
+        return FileBody(path=self._path, opener=self._opener, offset=offset, size=size, on_sent=self._on_sent)
 
     def _send_whole(self, session: _Session) -> Response:
         return self._put(session, self._section(0, self._descriptor.size))
