@@ -12,12 +12,12 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..modelfile.errors import BusyError, NotFoundError
 from .descriptor import Descriptor
-from .digest import Digest
+from .digest import Digest, Hasher, new_hasher
 from .media_type import OCTET_STREAM
 from .store import Store
 from .store.disk import translating, write_all
@@ -29,6 +29,8 @@ MAX_OPEN = 512
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _PREFIX = "upload-"
+_ALGORITHM = "sha256"
+"""Hashed on arrival. Which one is wanted is said at the end; it is hardly ever another."""
 
 
 class UploadUnknown(NotFoundError):
@@ -53,10 +55,13 @@ class TooManyUploads(BusyError):
 
 
 class Upload:
-    """An upload, open and locked for writing at its end. `size`: the bytes that have arrived."""
+    """An upload, open and locked for writing at its end. `size`: the bytes that have arrived; `hashed`: how
+    many of them the hasher has seen."""
 
-    def __init__(self, fd: int, path: Path) -> None:
+    def __init__(self, fd: int, path: Path, hasher: Hasher, hashed: int) -> None:
         self.size = os.fstat(fd).st_size
+        self.hasher = hasher
+        self.hashed = hashed
         self._fd = fd
         self._path = path
         self._written_back = self.size
@@ -69,15 +74,23 @@ class Upload:
             except OSError:
                 os.ftruncate(self._fd, self.size)
                 raise
+        if self.hashed == self.size:  # else another process has written between, and the rest is read later
+            self.hasher.update(data)
+            self.hashed += len(data)
         self.size += len(data)
         self._written_back = start_writeback(self._fd, self._written_back, self.size)
 
 
 @dataclass(frozen=True, slots=True)
 class IncomingUploads:
-    """The unfinished uploads of a store. Safe to use from several threads and processes."""
+    """The unfinished uploads of a store. Safe to use from several threads and processes.
+
+    Each object remembers the hashes of what it has received, so that the end of an upload need not read all
+    of it again. Uploads only grow, so what another process adds meanwhile does not matter.
+    """
 
     store: Store
+    _hashed: dict[str, tuple[Hasher, int]] = field(default_factory=dict)
 
     def begin(self) -> str:
         """A new upload's id. Raises: TooManyUploads, DiskFull, StoreReadOnly, StoreFailure."""
@@ -110,9 +123,12 @@ class IncomingUploads:
         if not acquire(fd, wait_s=0):
             os.close(fd)
             raise UploadBusy
+        hasher, hashed = self._hashed.pop(upload_id, (new_hasher(_ALGORITHM), 0))
+        upload = Upload(fd, path, hasher, hashed)
         try:
-            yield Upload(fd, path)
+            yield upload
         finally:
+            self._remember(upload_id, upload)
             release(fd)
 
     def commit(self, upload_id: str, digest: Digest) -> int:
@@ -121,17 +137,28 @@ class IncomingUploads:
         Raises: UploadUnknown, DigestMismatch, IngestBusy.
         """
         size = self.size(upload_id)
-        self.store.adopt(self._path(upload_id), Descriptor(OCTET_STREAM, digest, size))
+        known = self._hashed.pop(upload_id, None)
+        self.store.adopt(
+            self._path(upload_id),
+            Descriptor(OCTET_STREAM, digest, size),
+            known=known if digest.algorithm == _ALGORITHM else None,
+        )
         return size
 
     def cancel(self, upload_id: str) -> None:
         """Forgets the upload. Raises: UploadUnknown."""
         path = self._path(upload_id)
+        self._hashed.pop(upload_id, None)
         with translating("removing", path):
             try:
                 path.unlink()
             except FileNotFoundError:
                 raise UploadUnknown from None
+
+    def _remember(self, upload_id: str, upload: Upload) -> None:
+        while len(self._hashed) >= MAX_OPEN:  # of uploads that nobody has finished, the oldest
+            self._hashed.pop(next(iter(self._hashed)))
+        self._hashed[upload_id] = (upload.hasher, upload.hashed)
 
     def _path(self, upload_id: str) -> Path:
         if not _ID.fullmatch(upload_id):

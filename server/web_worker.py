@@ -98,6 +98,7 @@ class GuardedProtocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn has no ty
         self._body_bytes = 0
         self._turned_away = False
         self._section: SectionSender | None = None
+        self._response_buffer: bytes | None = None
 
     def connection_made(self, transport: Any) -> None:
         admitted = self.worker.admit(self, transport.get_extra_info("peername"))
@@ -137,9 +138,9 @@ class GuardedProtocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn has no ty
         if not isinstance(body, FileSection):
             super()._send_body(body, chunked, last, size)
             return
-        if self._response_buffer:
-            self._safe_write(self._response_buffer)
-            self._response_buffer = None
+        head, self._response_buffer = self._response_buffer, None
+        if head:
+            self._safe_write(head)
         try:
             self._section = SectionSender(
                 self.worker.loop,

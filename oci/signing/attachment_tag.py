@@ -11,7 +11,7 @@ from ..errors import ModelNotFound
 from ..reference import Reference
 from ..store import Store
 
-_FORM = re.compile(r"sha256-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?")
+_FORM = re.compile(r"sha(?:256|512)-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?")
 
 
 def is_attachment_tag(tag: str | None) -> bool:

@@ -27,13 +27,14 @@ from ..digest import Digest
 from ..errors import BadManifest, DigestMismatch, ModelNotFound, SizeMismatch
 from ..manifest import Index, Manifest
 from ..reference import Reference
+from ..referrers import StoreReferrers, referrer_entry, referrers_tag
 from ..registry.errors import RegistryError, RemoteModelNotFound
 from ..registry.origin import BadUrl, Origin, resolve
 from ..registry.repository import Repository
 from ..registry.transport import read_body
 from ..registry.upload import BlobUpload
 from ..store import Store
-from .attachment_tag import attachment_tag, is_attached
+from .attachment_tag import is_attached
 
 MAX_REFERRERS = 256
 """Referrers of one manifest that are looked at. Anybody who may push can add more."""
@@ -85,7 +86,7 @@ class StoreAttachments:
             return None
 
     def referrers(self, digest: Digest, artifact_type: str) -> tuple[Descriptor, ...]:
-        return _of_type(self.find(attachment_tag(digest)), artifact_type)
+        return _of_type(self.find(referrers_tag(digest)), artifact_type)
 
     def read_manifest(self, descriptor: Descriptor) -> Manifest:
         return _manifest(self.store.read_manifest(descriptor))
@@ -99,9 +100,9 @@ class StoreAttachments:
                 self.store.put_bytes(blob)
             descriptor = self.store.put_manifest(manifest)
             if tag is None:
-                index, tag = _index_with(self, manifest)
-                descriptor = self.store.put_manifest(index)
-            self.store.tag(_tagged(self.reference, tag), descriptor)
+                StoreReferrers(self.store, self.reference).add(manifest)
+            else:
+                self.store.tag(_tagged(self.reference, tag), descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class RegistryAttachments:
     def referrers(self, digest: Digest, artifact_type: str) -> tuple[Descriptor, ...]:
         found = self._listed(digest, artifact_type)
         if found is None:
-            return _of_type(self.find(attachment_tag(digest)), artifact_type)
+            return _of_type(self.find(referrers_tag(digest)), artifact_type)
         return found
 
     def read_manifest(self, descriptor: Descriptor) -> Manifest:
@@ -213,11 +214,11 @@ def _index_with(attachments: Attachments, manifest: Manifest) -> tuple[Index, st
     """
     if manifest.subject is None:
         raise BadManifest(["a referrer without subject"])
-    tag = attachment_tag(manifest.subject.digest)
+    tag = referrers_tag(manifest.subject.digest)
     existing = attachments.find(tag)
     if isinstance(existing, Manifest):
         raise BadManifest([f"the tag {tag} is taken by something that is no index of referrers"])
-    entry = replace(manifest.descriptor, annotations=manifest.annotations)
+    entry = referrer_entry(manifest)
     others = existing.manifests if existing is not None else ()
     return Index.build(manifests=[*(item for item in others if item.digest != entry.digest), entry]), tag
 

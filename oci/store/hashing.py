@@ -67,8 +67,8 @@ class BackgroundHasher:
             self._room.release()
 
 
-def iter_chunks(fd: int, *, limit: int = sys.maxsize) -> Iterator[memoryview]:
-    """The open file from its start in pieces of up to ``CHUNK`` bytes, at most ``limit`` bytes in all.
+def iter_chunks(fd: int, *, start: int = 0, limit: int = sys.maxsize) -> Iterator[memoryview]:
+    """The open file from ``start`` on in pieces of up to ``CHUNK`` bytes, not beyond its first ``limit``.
 
     A piece keeps its content until ``LAG_CHUNKS`` more were taken: long enough for a ``BackgroundHasher``.
     The few buffers are used in turn, since new ones for each piece cost more than reading into them. The
@@ -78,7 +78,7 @@ def iter_chunks(fd: int, *, limit: int = sys.maxsize) -> Iterator[memoryview]:
     """
     length = min(CHUNK, os.fstat(fd).st_size + 1)  # most blobs are small
     buffers: list[memoryview] = []
-    offset = 0
+    offset = start
     for turn in itertools.cycle(range(LAG_CHUNKS + 1)):
         if turn == len(buffers):
             buffers.append(memoryview(bytearray(length)))

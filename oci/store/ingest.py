@@ -161,6 +161,11 @@ class Ingest:
             if not resume:
                 os.ftruncate(self._fd, 0)
 
+    def know(self, hasher: Hasher, size: int) -> None:
+        """The first ``size`` bytes of the file need not be read: this process has written them, and
+        ``hasher`` has seen them. Only before `take_over`."""
+        self._hasher, self.offset = hasher, size
+
     def take_over(self) -> None:
         """Count what the file holds already, by reading it: nothing else about an earlier attempt is trusted.
 
@@ -170,8 +175,10 @@ class Ingest:
             size = os.fstat(self._fd).st_size
             if self._expected is not None:
                 size = cut_to_prefix(self._fd, self._expected.size)
+            if self.offset > size:  # somebody has cut the file
+                self._hasher, self.offset = new_hasher(self._algorithm), 0
             self.use_background_hasher(size)
-            for chunk in iter_chunks(self._fd):
+            for chunk in iter_chunks(self._fd, start=self.offset):
                 self._hasher.update(chunk)
                 self.offset += len(chunk)
             os.lseek(self._fd, self.offset, os.SEEK_SET)

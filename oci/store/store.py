@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..descriptor import Descriptor
-from ..digest import Digest
+from ..digest import Digest, Hasher
 from ..errors import BadManifest, BlobNotFound, DigestMismatch, ModelNotFound, SizeMismatch
 from ..manifest import Index, Manifest
 from ..progress import ProgressSink, ignore_progress
@@ -312,14 +312,19 @@ class Store:
         finally:
             os.close(fd)
 
-    def adopt(self, path: Path, expected: Descriptor) -> None:
+    def adopt(self, path: Path, expected: Descriptor, *, known: tuple[Hasher, int] | None = None) -> None:
         """Make ``path``, a file in ``ingest/`` that has all the bytes of ``expected``, its blob: the file is
         read, verified and renamed. Where it is wrong, too short or too long, it is removed.
+
+        ``known``: a hasher, of the digest's algorithm, that has seen the file's beginning as this process
+        wrote it, and the length of that; only the rest is read.
 
         Raises: IngestBusy where somebody has it locked; SizeMismatch, DigestMismatch.
         """
         ingest = Ingest(self._layout, self._leases, expected, path=path)
         ingest.open(resume=True, wait_s=0)
+        if known is not None:
+            ingest.know(*known)
         with ingesting(ingest, expected, resume=True):
             try:
                 ingest.commit()
@@ -362,12 +367,7 @@ class Store:
             raise DigestMismatch(str(reference.digest), str(descriptor.digest), what=str(reference))
         ensure_folders(self._layout)
         with locked(self._layout.lock, "exclusive"):
-            self._require_complete(descriptor)
-            tagged = self._index.read().by_name(reference)
-            spelled = tagged.reference if tagged and tagged.reference else reference
-            now = datetime.now(UTC)
-            self._index.set(spelled, descriptor, now)
-        return TaggedManifest(spelled, descriptor, now)
+            return self._set_tag(reference, descriptor, self._index.read().by_name(reference))
 
     def untag(self, reference: Reference) -> TaggedManifest:
         """Forget a tag; its blobs stay until the sweep. Returns what it was.
@@ -381,6 +381,40 @@ class Store:
                 raise ModelNotFound(str(reference), reference.display)
             self._index.remove(entry.reference)
         return self._tagged(entry, entry.reference)
+
+    def move_tag(self, reference: Reference, was: Digest | None, descriptor: Descriptor | None) -> bool:
+        """`tag`, or `untag` where ``descriptor`` is None, if the tag names ``was`` (None: if there is none).
+
+        False, with nothing changed, where another process was quicker. Raises: as `tag`.
+        """
+        ensure_folders(self._layout)
+        with locked(self._layout.lock, "exclusive"):
+            entry = self._index.read().by_name(reference)
+            if (entry.descriptor.digest if entry else None) != was:
+                return False
+            if descriptor is not None:
+                self._set_tag(reference, descriptor, entry)
+            elif entry is not None and entry.reference is not None:
+                self._index.remove(entry.reference)
+        return True
+
+    def discard(self, digest: Digest) -> bool:
+        """Remove a blob at once, whatever its age and whoever holds a lease on it; False, and it stays,
+        where a tag needs it.
+
+        Raises: BlobNotFound; StoreCorrupt where some tag cannot be read.
+        """
+        ensure_folders(self._layout)
+        with locked(self._layout.lock, "exclusive"):
+            if digest in live_digests(self._layout, self._index.read()):
+                return False
+            path = self._layout.blob(digest)
+            with translating("removing", path):
+                try:
+                    path.unlink()
+                except FileNotFoundError:
+                    raise BlobNotFound(str(digest)) from None
+        return True
 
     def find(self, reference: Reference) -> TaggedManifest:
         """The tag that ``reference`` means: of that name, of that name in another case, or, with a digest,
@@ -439,6 +473,14 @@ class Store:
         return check(self._layout, self._index, repair=repair, progress=progress)
 
     # Helpers
+
+    def _set_tag(self, reference: Reference, descriptor: Descriptor, entry: Entry | None) -> TaggedManifest:
+        """The caller holds the exclusive lock and has read ``entry``, of the same name, under it."""
+        self._require_complete(descriptor)
+        spelled = entry.reference if entry and entry.reference else reference
+        now = datetime.now(UTC)
+        self._index.set(spelled, descriptor, now)
+        return TaggedManifest(spelled, descriptor, now)
 
     def _assembled(self, digest: Digest) -> LayerContents:
         contents = find_assembled(self._layout, digest)

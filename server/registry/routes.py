@@ -2,7 +2,10 @@
 
 Clients: another Lading, skopeo, oras, podman, docker, crane, Ollama. Names are mapped by
 `names.py`. Manifests go in and out byte for byte; blobs stream to and from files, in pieces of one
-mebibyte, and are checked before they are visible. Deleting and referrers are not part of it.
+mebibyte, and are checked before they are visible.
+
+All repositories share one store. So a blob is deleted only where no model needs it, and a manifest that
+another repository has, too, stays readable by its digest after one of them has let go of it.
 
 What a client uploads belongs to no tag until its manifest comes. A lease keeps it from the sweep: taken with
 the first upload, let go when no client has written for a while.
@@ -25,13 +28,16 @@ from falcon.asgi import App, Request, Response
 
 from ...modelfile.errors import LadingError
 from ...oci.canonical import MAX_DOCUMENT_SIZE
+from ...oci.descriptor import Descriptor
 from ...oci.digest import Digest
 from ...oci.errors import BlobNotFound, ModelNotFound, quoted
 from ...oci.incoming import IncomingUploads, Upload
 from ...oci.manifest import Index, Manifest, parse_document
-from ...oci.media_type import INDEX_TYPES, MANIFEST_TYPES, OCTET_STREAM
+from ...oci.media_type import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX, OCTET_STREAM
+from ...oci.referrers import StoreReferrers, is_referrers_tag
 from ...oci.store import Store
-from .body_stream import FileStream, body_pieces, in_thread, read_bounded
+from ..file_section import EXTENSION
+from .body_stream import PIECE, FileStream, finished, in_thread, read_bounded
 from .byte_range import Unsatisfiable, parse_range
 from .errors import INTERNAL, Refused, RegistryProblem, problem_of
 from .lease import WritersLease
@@ -41,7 +47,7 @@ MAX_PAGE = 1000
 
 _ROUTE = re.compile(
     r"(?P<name>.+)/(?:manifests/(?P<reference>[^/]+)|blobs/uploads(?:/(?P<upload>[^/]*))?"
-    r"|blobs/(?P<digest>[^/]+)|(?P<tags>tags/list))"
+    r"|blobs/(?P<digest>[^/]+)|(?P<tags>tags/list)|referrers/(?P<subject>[^/]+))"
 )
 _CONTENT_RANGE = re.compile(r"(?:bytes )?([0-9]{1,19})-([0-9]{1,19})(?:/\S*)?")
 
@@ -131,6 +137,9 @@ class Registry:
         if match["tags"] is not None:
             _allow(req, "GET", "HEAD")
             return await self._tags(call)
+        if match["subject"] is not None:
+            _allow(req, "GET", "HEAD")
+            return await self._referrers(call, Digest.parse(match["subject"]))
         return await self._upload(call, match["upload"] or "")
 
     # Listings
@@ -145,16 +154,37 @@ class Registry:
         """end-8."""
         wanted = self.names.same_repository(call.name, call.host)
         tags = await in_thread(self.store.tags)
-        found = {tag.reference.tag for tag in tags if tag.reference.name.lower() in wanted}
+        found = {tag.reference.tag or "" for tag in tags if tag.reference.name.lower() in wanted}
         if not found:
             raise Refused(404, "NAME_UNKNOWN", f"there is no repository {quoted(call.name)}")
-        _page(call.req, call.resp, "tags", sorted(tag for tag in found if tag), {"name": call.name})
+        shown = sorted(tag for tag in found if tag and not is_referrers_tag(tag))
+        _page(call.req, call.resp, "tags", shown, {"name": call.name})
+
+    async def _referrers(self, call: Call, digest: Digest) -> None:
+        """end-12a and end-12b. A manifest that is not here has none, which is no error."""
+        found = await in_thread(self._find_referrers, call, digest)
+        wanted = call.req.get_param("artifactType")
+        if wanted is not None:
+            found = [entry for entry in found if entry.artifact_type == wanted]
+            call.resp.set_header("OCI-Filters-Applied", "artifactType")
+        call.resp.content_type = OCI_INDEX
+        call.resp.data = Index.build(manifests=found).raw
+
+    def _find_referrers(self, call: Call, digest: Digest) -> list[Descriptor]:
+        found: dict[Digest, Descriptor] = {}
+        for candidate in self.names.candidates(call.name, "latest", call.host):
+            found |= {entry.digest: entry for entry in StoreReferrers(self.store, candidate).of(digest)}
+        return list(found.values())
 
     # Manifests
 
     async def _manifest(self, call: Call, reference: str) -> None:
-        _allow(call.req, "GET", "HEAD", "PUT")
+        _allow(call.req, "GET", "HEAD", "PUT", "DELETE")
         digest = parse_digest(reference)
+        if call.req.method == "DELETE":
+            await in_thread(self._delete_manifest, call, reference, digest)
+            call.resp.status = 202
+            return None
         if call.req.method == "PUT":
             return await self._put_manifest(call, reference, digest)
         manifest = await in_thread(self._find_manifest, call, reference, digest)
@@ -217,16 +247,44 @@ class Registry:
         if got.algorithm != "sha256":
             self.store.put_bytes(data, algorithm=got.algorithm)
         descriptor = self.store.put_manifest(manifest)
+        if manifest.subject is not None:
+            StoreReferrers(self.store, self.names.stored(call.name, "latest")).add(manifest)
+            call.resp.set_header("OCI-Subject", str(manifest.subject.digest))
         if target is not None:
             self.store.tag(target, descriptor)
         call.digest_answer(201, got, f"/v2/{call.name}/manifests/{got}")
 
+    def _delete_manifest(self, call: Call, reference: str, digest: Digest | None) -> None:
+        """end-9: by tag, the tag goes; by digest, all of the repository's tags of it, and the manifest, too,
+        where no other repository needs it."""
+        if digest is None:
+            for candidate in self.names.candidates(call.name, reference, call.host):
+                with contextlib.suppress(ModelNotFound):
+                    self.store.untag(candidate)
+                    return
+            raise Refused(404, "MANIFEST_UNKNOWN", f"there is no {quoted(f'{call.name}:{reference}')}")
+        manifest = self._manifest_by_digest(digest)
+        repositories = self.names.same_repository(call.name, call.host)
+        for tagged in self.store.tags():
+            if tagged.descriptor.digest == digest and tagged.reference.name.lower() in repositories:
+                self.store.untag(tagged.reference)
+        if manifest.subject is not None:
+            for candidate in self.names.candidates(call.name, "latest", call.host):
+                StoreReferrers(self.store, candidate).remove(manifest)
+        with contextlib.suppress(BlobNotFound):  # another request was quicker
+            self.store.discard(digest)
+
     # Blobs
 
     async def _blob(self, call: Call, digest: Digest) -> None:
-        """end-2."""
-        _allow(call.req, "GET", "HEAD")
+        """end-2 and end-10."""
+        _allow(call.req, "GET", "HEAD", "DELETE")
         resp = call.resp
+        if call.req.method == "DELETE":
+            if not await in_thread(self.store.discard, digest):
+                raise Refused(405, "UNSUPPORTED", "the blob is part of a model; delete the model instead")
+            resp.status = 202
+            return
         resp.content_type = OCTET_STREAM
         resp.set_header("Accept-Ranges", "bytes")
         if call.req.method == "HEAD":
@@ -237,7 +295,7 @@ class Registry:
             return
         file = await in_thread(self.store.open_blob, digest)
         try:
-            size = os.fstat(file.fileno()).st_size
+            size = file.seek(0, os.SEEK_END)
             try:
                 part = parse_range(call.req.get_header("Range"), size)
             except Unsatisfiable:
@@ -248,7 +306,8 @@ class Registry:
             if part is not None:
                 resp.set_header("Content-Range", f"bytes {first}-{end - 1}/{size}")
             resp.content_length = end - first
-            resp.stream = FileStream(file, first, end)
+            sections = EXTENSION in call.req.scope.get("extensions", {})
+            resp.stream = FileStream(file, first, end, sections=sections)
         except BaseException:
             file.close()
             raise
@@ -303,11 +362,23 @@ class Registry:
         with self.uploads.open(upload_id) as upload:
             self._require_place(call, upload_id, upload, length)
             before = upload.size
-            async for piece in body_pieces(call.req):
-                await in_thread(upload.append, piece)
+            await self._append_body(call.req, upload)
             if length is not None and upload.size - before != length:
                 raise Refused(400, "SIZE_INVALID", "the body broke off")
             return upload.size
+
+    async def _append_body(self, req: Request, upload: Upload) -> None:
+        """In pieces. When the client goes, the server cancels this task; what has come is kept."""
+        pending = bytearray()
+        try:
+            async for chunk in req.stream:
+                pending += chunk
+                if len(pending) >= PIECE:
+                    piece, pending = bytes(pending), bytearray()
+                    await finished(in_thread(upload.append, piece))
+        finally:
+            if pending:
+                upload.append(bytes(pending))
 
     def _require_place(self, call: Call, upload_id: str, upload: Upload, length: int | None) -> None:
         """A chunk must begin where the last one ended, and be as long as it says."""
