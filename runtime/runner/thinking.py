@@ -11,28 +11,68 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Protocol
 
 from .answer import Content, Piece, Thought, overlap
 
 
 @dataclass(frozen=True, slots=True)
 class ThinkingTags:
+    """What stands around a thought and, with some models, around the answer that follows it."""
+
     opening: str
     closing: str
+    answer_opening: str = ""
+    answer_closing: str = ""
+    is_prose: bool = False
+    """The tags are words, which nothing but a model's own habit makes into tags."""
 
 
 KNOWN_TAGS = (
+    ThinkingTags("<think>", "</think>", "<response>", "</response>"),
     ThinkingTags("<think>", "</think>"),
     ThinkingTags("[THINK]", "[/THINK]"),
     ThinkingTags("<seed:think>", "</seed:think>"),
+    ThinkingTags("<mm:think>", "</mm:think>"),
+    ThinkingTags("<|START_THINKING|>", "<|END_THINKING|>", "<|START_RESPONSE|>", "<|END_RESPONSE|>"),
     ThinkingTags("<|START_THINKING|>", "<|END_THINKING|>"),
+    ThinkingTags("<|channel>thought", "<channel|>"),
+    ThinkingTags("<|inner_prefix|>", "<|inner_suffix|>"),
+    ThinkingTags("<thinking>", "</thinking>"),
     ThinkingTags("<thought>", "</thought>"),
+    ThinkingTags("<reasoning>", "</reasoning>"),
+    ThinkingTags("Here is my thought process:", "Here is my response:", is_prose=True),
+    ThinkingTags(
+        "Here are my reasoning steps:",
+        "[BEGIN FINAL RESPONSE]",
+        answer_closing="[END FINAL RESPONSE]",
+        is_prose=True,
+    ),
 )
+"""The first whose texts a template has is the template's."""
 
 
 def tags_of_template(template: str) -> ThinkingTags | None:
     """The tags that a chat template itself writes or looks for; None where it knows of no thinking."""
-    return next((tags for tags in KNOWN_TAGS if tags.closing in template), None)
+    return next((tags for tags in KNOWN_TAGS if _has(template, tags)), None)
+
+
+def _has(template: str, tags: ThinkingTags) -> bool:
+    texts = (tags.closing, tags.answer_opening, tags.answer_closing)
+    return all(text in template for text in texts) and (not tags.is_prose or tags.opening in template)
+
+
+class Splitter(Protocol):
+    """Tells thoughts from content."""
+
+    @property
+    def is_thinking(self) -> bool:
+        """Whether what comes next is expected to belong to a thought."""
+        ...
+
+    def push(self, text: str) -> list[Piece]: ...
+
+    def finish(self) -> list[Piece]: ...
 
 
 class _State(Enum):
@@ -51,9 +91,14 @@ class ThinkingSplitter:
         self._held = ""
         self.primed = primed
         self._state = _State.AFTER_OPENING if primed else _State.START
+        self._in_answer_tags = False
+
+    @property
+    def is_thinking(self) -> bool:
+        return self._state in (_State.AFTER_OPENING, _State.THINKING)
 
     def push(self, text: str) -> list[Piece]:
-        if self._state is _State.CONTENT:
+        if self._state is _State.CONTENT and not self._in_answer_tags:
             return [Content(text)]
         self._held += text
         pieces: list[Piece] = []
@@ -65,36 +110,36 @@ class ThinkingSplitter:
         """What was held back in case it became a tag."""
         text, self._held = self._held, ""
         if not text or self._state in (_State.AFTER_OPENING, _State.AFTER_CLOSING):
-            return []  # the white space beside a tag
+            return [Content(text)] if text.strip() else []  # else the white space beside a tag
         return [Thought(text) if self._state is _State.THINKING else Content(text)]
 
     def _step(self, pieces: list[Piece]) -> bool:
         """Take one step; False once more text is needed."""
         match self._state:
             case _State.START:
-                return self._start(pieces)
+                return self._start()
             case _State.THINKING:
                 return self._thinking(pieces)
-            case _State.AFTER_OPENING | _State.AFTER_CLOSING:
+            case _State.AFTER_OPENING:
                 self._held = self._held.lstrip()
-                if not self._held:
-                    return False
-                after_opening = self._state is _State.AFTER_OPENING
-                self._state = _State.THINKING if after_opening else _State.CONTENT
-                return True
+                if self._held:
+                    self._state = _State.THINKING
+                return bool(self._held)
+            case _State.AFTER_CLOSING:
+                return self._after_closing()
             case _State.CONTENT:
-                pieces.append(Content(self._held))
-                self._held = ""
-                return False
+                return self._content(pieces)
 
-    def _start(self, pieces: list[Piece]) -> bool:
+    def _start(self) -> bool:
         text = self._held.lstrip()
-        if text.startswith(self.tags.opening):
-            self._held = text.removeprefix(self.tags.opening)
-            self._state = _State.AFTER_OPENING
-            return True
-        if self.tags.opening.startswith(text):
-            return False  # white space, or a part of the tag
+        for opening in (self.tags.opening, self.tags.answer_opening):
+            if opening and text.startswith(opening):
+                is_thought = opening == self.tags.opening
+                self._held = text.removeprefix(opening) if is_thought else text
+                self._state = _State.AFTER_OPENING if is_thought else _State.AFTER_CLOSING
+                return True
+        if self.tags.opening.startswith(text) or self.tags.answer_opening.startswith(text):
+            return False  # white space, or a part of a tag
         self._state = _State.CONTENT
         return True
 
@@ -109,4 +154,37 @@ class ThinkingSplitter:
         visible = thought[: len(thought) - overlap(thought, self.tags.closing)].rstrip()
         pieces.append(Thought(visible))
         self._held = thought[len(visible) :]
+        return False
+
+    def _after_closing(self) -> bool:
+        self._held = self._held.lstrip()
+        opening = self.tags.answer_opening
+        if not self._held:
+            return False
+        if opening and not self._in_answer_tags:
+            if self._held.startswith(opening):
+                self._held = self._held.removeprefix(opening)
+                self._in_answer_tags = True
+                return True  # white space may follow here too
+            if opening.startswith(self._held):
+                return False
+        self._in_answer_tags = self._in_answer_tags or bool(self.tags.answer_closing and not opening)
+        self._state = _State.CONTENT
+        return True
+
+    def _content(self, pieces: list[Piece]) -> bool:
+        """Up to the tag that ends the answer, where there was one that began it."""
+        if not self._in_answer_tags:
+            pieces.append(Content(self._held))
+            self._held = ""
+            return False
+        text, tag, rest = self._held.partition(self.tags.answer_closing)
+        if tag:
+            pieces.append(Content(text.rstrip()))
+            self._held = rest if rest.strip() else ""
+            self._in_answer_tags = False
+            return bool(self._held)
+        visible = text[: len(text) - overlap(text, self.tags.answer_closing)].rstrip()
+        pieces.append(Content(visible))
+        self._held = text[len(visible) :]
         return False

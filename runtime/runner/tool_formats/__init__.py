@@ -16,7 +16,7 @@
   how ``opening + before_name`` begins.
 * ``ARGUMENTS`` is a JSON object where ``arguments`` is "json". Otherwise it is a `ParameterShape`: for each
   argument ``before_key KEY after_key VALUE after_value``, with ``between`` from one to the next. A value is
-  JSON; but a string is its bare text where ``bare_strings`` is set, and stands between two ``quote`` where
-  that is not empty.
+  JSON; but a string is its bare text where ``bare_strings`` is set, stands between two ``quote`` where that
+  is not empty, and comes after ``after_key_of_text`` where that is not empty.
 * ``shape`` None: a format which grammars cannot follow.
 """

@@ -102,8 +102,9 @@ class _Values:
         while not self._takes("}"):
             if found and not self._takes(","):
                 raise Mismatch
-            key = self._up_to(self._quote) if self._takes(self._quote) else ""
-            found[key + self._up_to(":").strip()] = self.value(depth + 1)
+            quoted = self._up_to(self._quote) if self._takes(self._quote) else ""
+            key = quoted + self._up_to(":").strip()
+            found[key] = self.value(depth + 1)
         return found
 
     def _list(self, depth: int) -> list[Any]:

@@ -32,9 +32,23 @@ SHAPE = CallShape(
 
 _MAX_HEADER = 512
 _MAX_CALL = 1024 * 1024
-_RECIPIENT = re.compile(r"\bto=(?:functions\.)?([\w.-]+)")
-_NAMED_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
-_CUT_HEADER = re.compile(r"\s*(?:<\|start\|>)?\s*\w*\s*(?:to=\S*)?\s*(?:<\|channel\|>[^\n]*)?")
+_TO = r"(?:to=(?:functions\.)?([\w.-]+)\s*)?"
+_HEADER = re.compile(
+    rf"\s*(?:<\|start\|>)?\s*(?:assistant)?\s*{_TO}"
+    rf"(?:<\|channel\|>\s*(analysis|commentary|final)\s*{_TO})?(?:<\|constrain\|>)?\s*(?:json|code|text)?\s*"
+)
+"""Recipient, channel, recipient."""
+
+
+def _begun(*words: str) -> str:
+    """A pattern for any beginning of any of ``words``."""
+    return "(?:" + "|".join(word[:n] for word in words for n in range(len(word), 0, -1)) + ")?"
+
+
+_CUT_HEADER = re.compile(
+    rf"\s*(?:<\|start\|>)?\s*{_begun('assistant')}\s*(?:to=\S*\s*)?(?:<\|channel\|>\s*"
+    rf"{_begun('analysis', 'commentary', 'final')}\s*(?:to=\S*\s*)?(?:<\|constrain\|>)?{_begun('json')})?"
+)
 _HEADERS = (_START, _CHANNEL, _MESSAGE, "assistant", "to=")
 """What a header begins with."""
 
@@ -113,15 +127,18 @@ class HarmonyReader:
                 self._held = ""
             self._open(_State.CONTENT)  # whatever it is, it is no header
             return bool(self._held)
+        found = _HEADER.fullmatch(header)
+        if found is None:
+            self._open(_State.CONTENT)
+            self._pass_on(header + tag, pieces)
+            self._held = rest
+            return True
         self._header, self._held = header + tag, rest
-        channel = _NAMED_CHANNEL.search(header)
-        recipient = _RECIPIENT.search(header)
-        self._recipient = recipient[1] if recipient else ""
-        if recipient:
+        self._recipient = found[1] or found[3] or ""
+        if self._recipient:
             self._open(_State.CALL)
         else:
-            is_thought = channel is not None and channel[1] == "analysis"
-            self._open(_State.THOUGHT if is_thought else _State.CONTENT)
+            self._open(_State.THOUGHT if found[2] == "analysis" else _State.CONTENT)
         return True
 
     def _in_body(self, pieces: list[Piece], ended: bool) -> bool:

@@ -65,9 +65,10 @@ class ToolCallParser:
         hits = [(at, -len(tag), tag) for tag in self._form.openings if (at := text.find(tag)) >= 0]
         if hits:
             at, _, opening = min(hits)
-            pieces.append(self._content(text[:at].rstrip()))
-            self._cursor.text = text[at:]
-            self._cursor.at = len(opening)
+            before = text[:at].rstrip()
+            pieces.append(self._content(before))
+            self._cursor.text = text[len(before) :]
+            self._cursor.at = at - len(before) + len(opening)
             self._begin(opening)
             return True
         if not self._cursor.ended:

@@ -11,6 +11,7 @@ from ..answer import Call
 from .gemma_calls import GemmaCalls
 from .go_calls import GoCalls
 from .json_calls import JsonCalls
+from .llama_calls import LlamaCalls
 from .named_calls import MistralCalls, NamedCalls
 from .parser import ToolCallParser
 from .python_calls import PythonCalls
@@ -167,7 +168,7 @@ _ALL: tuple[ToolFormat, ...] = (
     PythonCalls(name="gemma-code", opening="```tool_code", closing="```", listed=False),
     PythonCalls(name="lfm2", opening="<|tool_call_start|>", closing="<|tool_call_end|>"),
     PythonCalls(name="pythonic"),
-    JsonCalls(name="llama-3", others=("<|python_tag|>",), bare=True, keys=("name", "parameters")),
+    LlamaCalls(),
     BARE,
 )
 

@@ -32,6 +32,8 @@ class ParameterShape:
 
     before_key: str
     after_key: str
+    after_key_of_text: str = ""
+    """What stands in place of ``after_key`` where the value is a string; "": the same."""
     after_value: str = ""
     between: str = ""
     bare_strings: bool = False
@@ -67,9 +69,13 @@ class CallShape:
         if shape == "json":
             return json.dumps(arguments, ensure_ascii=False)
         return shape.between.join(
-            f"{shape.before_key}{key}{shape.after_key}{_value(value, shape)}{shape.after_value}"
+            f"{shape.before_key}{key}{_after_key(value, shape)}{_value(value, shape)}{shape.after_value}"
             for key, value in arguments.items()
         )
+
+
+def _after_key(value: Any, shape: ParameterShape) -> str:
+    return shape.after_key_of_text or shape.after_key if isinstance(value, str) else shape.after_key
 
 
 def _value(value: Any, shape: ParameterShape) -> str:

@@ -61,7 +61,8 @@ class XmlCalls:
             after_name=self.after_name + line,
             arguments=ParameterShape(
                 before_key=self.before_key,
-                after_key=(self.after_key_of_text or self.after_key) + pad,
+                after_key=self.after_key + pad,
+                after_key_of_text=self.after_key_of_text,
                 after_value=pad + self.after_value + line,
                 bare_strings=True,
             ),
