@@ -128,6 +128,8 @@ class Ready(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="ready"):
     """Bytes by use as llama.cpp reports them: weights, kv, compute, output; each summed over devices."""
     memory_gpu: dict[str, int] = {}
     """The part of `memory` that is on GPUs."""
+    memory_mapped: int = 0
+    """The part of `memory` that is mapped from the file: runners of the same file have it in common."""
     capabilities: tuple[str, ...] = ()
     """Of completion, embedding, insert, tools, thinking, as seen in the model and the template in use."""
     template: TemplateKind = ""

@@ -118,9 +118,16 @@ class Slot:
         on_gpu = sum(self.ready.memory_gpu.values())
         return max(sum(self.ready.memory.values()) - on_gpu, 0) + self.need.process
 
+    @property
+    def shareable(self) -> int:
+        """Bytes of `committed` that it has in common with other runners of the same file."""
+        if self.ready is not None:
+            return self.ready.memory_mapped
+        return self.plan.files.weights_size if self.plan.options.use_mmap else 0
+
     def is_idle(self, now: float) -> bool:
         """No request is running or waiting, and none is to be expected of a fresh grant."""
-        if self.state is SlotState.LOADING or self.status is None:
+        if self.state is SlotState.LOADING or self.status is None or self.waiting:
             return False
         if self.status.running or self.status.queued:
             return False
@@ -183,7 +190,7 @@ class RunnerPool:
                 self._wait_for_load(slot, caller)
                 if slot.failure is not None:
                     raise copy.copy(slot.failure)
-                if slot.state is SlotState.READY:
+                if slot.state in (SlotState.READY, SlotState.DRAINING):  # whoever waited for it gets it
                     return self._grant(slot, plan, keep_alive_s, expects_request)
 
     def leave(self, caller: Caller) -> None:
@@ -385,8 +392,9 @@ class RunnerPool:
         """Sequences to load with where there is room now; 0 where the caller must wait for someone to go."""
         total, free = self._memory()
         alone = plan.parallel(total - sum(slot.committed for slot in self._slots.values() if slot.pinned))
-        if any(slot.plan.files.weights == plan.files.weights for slot in self._slots.values()):
-            free += plan.files.weights_size  # mapped already, and counted there
+        if plan.options.use_mmap:  # what is mapped already is counted there
+            same = [s.shareable for s in self._slots.values() if s.plan.files.weights == plan.files.weights]
+            free += max(same, default=0)
         others = list(self._slots.values())
         if not others:
             return alone  # what is free now is all there is
@@ -418,10 +426,12 @@ class RunnerPool:
     def _memory(self) -> tuple[int, int]:
         """Bytes that our runners could have in all, and what of it is not committed to any yet."""
         slots = list(self._slots.values())
-        committed = sum(slot.committed for slot in slots)
-        weights = [slot.plan.files for slot in slots]
-        once = {files.weights: files.weights_size for files in weights}  # the same file is mapped once
-        committed -= sum(files.weights_size for files in weights) - sum(once.values())
+        committed = sum(slot.committed - slot.shareable for slot in slots)
+        shared: dict[tuple[str, ...], int] = {}  # the same file is mapped once
+        for slot in slots:
+            files = slot.plan.files.weights
+            shared[files] = max(shared.get(files, 0), slot.shareable)
+        committed += sum(shared.values())
         own = sum(process_memory(slot.process.pid) for slot in slots if slot.process.pid)
         total = read_machine_memory().available + own
         if self._settings.memory_budget:

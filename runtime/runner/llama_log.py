@@ -51,6 +51,11 @@ class LlamaLog:
     def errors(self) -> tuple[str, ...]:
         return tuple(self._errors)
 
+    @property
+    def mapped(self) -> int:
+        """Bytes of weights that are pages of the file itself, which others who map it share."""
+        return sum(int(size * 2**20) for device, _, size in self._buffers if device.endswith("_Mapped"))
+
     def memory(self, *, gpu_only: bool = False) -> dict[str, int]:
         """Bytes by use (weights, kv, compute, output), summed over devices, as reported since
         installation."""

@@ -191,6 +191,7 @@ def _facts(
         model_size=model.size,
         memory=log.memory(),
         memory_gpu=log.memory(gpu_only=True),
+        memory_mapped=log.mapped,
         capabilities=("rerank",) if ranks else _capabilities(model, template, embeds),
         template=template.kind or ("" if embeds else "chatml"),
     )

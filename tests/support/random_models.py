@@ -185,6 +185,24 @@ def embedding_model(path: Path, source: Path, *, context: int = 128, ranks: bool
     return path
 
 
+def adapter(path: Path, *, seed: int, width: int = 256, rank: int = 8) -> Path:
+    """A LoRA adapter for the first layer of the tiny chat model."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", float(rank))
+    random = np.random.default_rng(seed)
+    for name in ("attn_v", "attn_output"):
+        for half, shape in (("lora_a", (rank, width)), ("lora_b", (width, rank))):
+            values = random.standard_normal(shape) * 0.3
+            writer.add_tensor(f"blk.0.{name}.weight.{half}", values.astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 MEMORY_KINDS: dict[str, Callable[[Path, Path], Path]] = {
     "sliding window": sliding_window_model,
     "recurrent": recurrent_model,
