@@ -81,10 +81,12 @@ class NoSuchResponse(NotFoundError):
 class KeyRequired(NotAuthorisedError):
     """The server asks for an API key, and the request has none that is known."""
 
-    def __init__(self, *, given: bool) -> None:
+    def __init__(self, *, given: bool, registry: bool = False) -> None:
         super().__init__(
             "unauthorized: the API key is not valid" if given else "unauthorized: an API key is needed",
-            hint="send it as `Authorization: Bearer KEY` or `x-api-key: KEY`",
+            hint="log in with any user name, and the key as the password"
+            if registry
+            else "send it as `Authorization: Bearer KEY` or `x-api-key: KEY`",
         )
 
 

@@ -26,6 +26,7 @@ from ..modelfile.errors import LadingError, ResourceError
 from ..oci.store import Store
 from ..runtime.inference import Inference
 from ..runtime.socket_dir import SocketDir
+from . import health
 from .access.allowance import Allowances
 from .access.exposure import require_protection
 from .access.gate import Gate
@@ -103,6 +104,7 @@ def serve_registry(settings: ServerSettings, names: RegistryNames, *, read_only:
 
     def make_app() -> Application:
         app = create_registry_app(Store.open(settings.store_root), read_only=read_only, names=names)
+        app.add_route("/livez", health.Live())
         return _guarded(app, settings)
 
     _Gunicorn(settings, listener, tls, make_app, keeper=False).run()

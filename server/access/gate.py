@@ -57,7 +57,7 @@ class Gate:
         secret = presented_secret(scope["headers"], basic=registry)
         key = self._ring.find(secret) if secret else None
         if key is None:
-            raise KeyRequired(given=secret is not None)
+            raise KeyRequired(given=secret is not None, registry=registry)
         note(scope, key=key.id)
         needed = operation.role if operation is not None else _role_of_unknown(scope)
         if needed is not None and needed not in key.rights:
