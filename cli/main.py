@@ -13,7 +13,19 @@ from typer.exceptions import TyperException
 
 from .. import __version__
 from ..modelfile.errors import InternalError, LadingError
-from . import apikeys, building, comparing, language, login, offline, registries, serving, signing, storage
+from . import (
+    apikeys,
+    building,
+    comparing,
+    conversion,
+    language,
+    login,
+    offline,
+    registries,
+    serving,
+    signing,
+    storage,
+)
 from .exit_code import ExitCode, exit_code_of
 from .session import COMPLETION_VARIABLE, Session
 from .settings import read_settings
@@ -57,6 +69,7 @@ def create_app() -> typer.Typer:
     app.callback()(_start)
     for group in (
         building,
+        conversion,
         registries,
         login,
         offline,

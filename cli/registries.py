@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ..modelfile.errors import UsageError
+from .conversion import AsOption, parse_dialect, written_as
 from .listening import (
     BehindProxyOption,
     InsecureNoAuthOption,
@@ -55,6 +57,7 @@ def push(
     target: Annotated[
         str | None, typer.Argument(metavar="[TARGET]", help="Another name, or oci:FOLDER[:NAME].")
     ] = None,
+    form: AsOption = None,
     quiet: QuietOption = False,
     insecure: InsecureOption = False,
 ) -> None:
@@ -67,16 +70,24 @@ def push(
 
     session = session_of(context)
     reference = session.reference(model)
+    dialect = parse_dialect(form) if form is not None else None
     place = LayoutPlace.parse(target) if target else None
     if place is not None:
+        if dialect is not None:
+            raise UsageError("pushing to a folder: --as is for registries", hint="lading convert it first")
         with show_progress(quiet=quiet) as progress:
             tagged = push_to(session.store(), reference, place, progress=progress)
         print(f"{PREFIX}{place.folder}:{tagged.reference}@{tagged.descriptor.digest}")
         return
     destination = session.reference(target) if target else reference
     client = session.registry_client(insecure=insecure, reference=destination)
-    with show_progress(quiet=quiet) as progress:
-        descriptor = push_model(session.store(), client, reference, target=destination, progress=progress)
+    store = session.store()
+    with store.lease():
+        manifest = written_as(store, store.resolve(reference), dialect) if dialect is not None else None
+        with show_progress(quiet=quiet) as progress:
+            descriptor = push_model(
+                store, client, reference, target=destination, manifest=manifest, progress=progress
+            )
     print(f"{session.display(destination)}@{descriptor.digest}")
 
 

@@ -105,12 +105,15 @@ def _role_of(part: Part) -> Role:
 def _stated(manifest: Manifest, config: Mapping[str, Any], weights: Layer) -> Stated:
     facts = member(config, "config")
     family = text(facts, "architecture")
+    context_length, embedding_length = modelpack.lengths_in(weights)
     details = Details(
         format=text(facts, "format") or "gguf",
         family=family,
         families=(family,) if family else (),
         parameter_size=text(facts, "parameters"),
         quantization_level=text(facts, "quantization"),
+        context_length=context_length,
+        embedding_length=embedding_length,
         parent_model=modelpack.display_name(manifest.annotations.get(modelpack.BASE_NAME, "")),
     )
     context = facts.get("context_size")

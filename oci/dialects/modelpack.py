@@ -179,18 +179,25 @@ def _unpacks(media_type: str) -> bool:
 
 def _stated(manifest: Manifest, config: Mapping[str, Any], weights: Layer) -> Stated:
     described, facts = member(config, "descriptor"), member(config, "config")
-    family, annotations = text(described, "family"), weights.descriptor.annotations
+    family = text(described, "family")
+    context_length, embedding_length = lengths_in(weights)
     details = Details(
         format=text(facts, "format") or "gguf",
         family=family,
         families=(family,) if family else (),
         parameter_size=text(facts, "paramSize"),
         quantization_level=text(facts, "quantization") or text(facts, "precision"),
-        context_length=_number(annotations.get(CONTEXT_LENGTH)),
-        embedding_length=_number(annotations.get(EMBEDDING_LENGTH)),
+        context_length=context_length,
+        embedding_length=embedding_length,
         parent_model=display_name(manifest.annotations.get(BASE_NAME, "")),
     )
     return stated_in(manifest.annotations, details, {})
+
+
+def lengths_in(weights: Layer) -> tuple[int | None, int | None]:
+    """The context and embedding lengths that annotations of ours state."""
+    annotations = weights.descriptor.annotations
+    return _number(annotations.get(CONTEXT_LENGTH)), _number(annotations.get(EMBEDDING_LENGTH))
 
 
 def _number(digits: str | None) -> int | None:

@@ -90,6 +90,8 @@ def _left_out(content: Content) -> list[str]:
         notes.append("the template in Jinja: Ollama has none; it uses the one in the GGUF file")
     if documents := content.of(Role.README, Role.DOC, Role.OTHER):
         notes.append(f"{', '.join(layer.filepath for layer in documents)}: Ollama has no documents")
+    if content.of(Role.MODELFILE):
+        notes.append("the Modelfile: Ollama shows one that it makes of the rest")
     if content.annotations:
         notes.append(f"labels: {', '.join(sorted(content.annotations))}")
     return notes
