@@ -11,10 +11,12 @@ import select
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import oras.client
 import pytest
 from lading_registry import Server, running_lading_registry, wait_until
 from registry_clients import impatient_client
@@ -28,7 +30,7 @@ from lading.oci.registry.errors import RegistryError
 from lading.oci.store import Store
 from lading.oci.transfer import pull, push
 
-SKOPEO = shutil.which("skopeo")
+SKOPEO, PODMAN = shutil.which("skopeo"), shutil.which("podman")
 BLOB = os.urandom(10_000)
 DIGEST = Digest.of(BLOB)
 
@@ -586,6 +588,53 @@ def test_skopeo_pushes_and_pulls(server: Server, name: str, tmp_path: Path) -> N
     assert raw.encode() == store.resolve(Reference.parse("m")).raw
     tags = json.loads(skopeo("list-tags", "--tls-verify=false", f"docker://{server.host}/{name}"))
     assert tags["Tags"] == ["v1"]
+
+
+# oras-py and podman
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["one request", "chunks"])
+def test_oras_py_pushes_and_pulls(server: Server, name: str, tmp_path: Path, chunked: bool) -> None:
+    source = tmp_path / "weights.gguf"
+    source.write_bytes(os.urandom(300_000))
+    client = oras.client.OrasClient(insecure=True)
+    target = f"{server.host}/{name}:v1"
+    answer = client.push(
+        target,
+        files=[f"{source}:application/vnd.test"],
+        disable_path_validation=True,
+        do_chunked=chunked,
+        chunk_size=100_000,
+    )
+    assert answer.status_code == 201
+    assert client.get_tags(target) == ["v1"]
+    out = tmp_path / "out"
+    client.pull(target, outdir=str(out))
+    [pulled] = [path for path in out.rglob("*") if path.is_file()]
+    assert pulled.read_bytes() == source.read_bytes()
+
+
+@pytest.mark.skipif(PODMAN is None, reason="podman is not installed (Debian package podman)")
+def test_podman_pulls_what_it_pushes(server: Server, name: str, tmp_path: Path) -> None:
+    assert PODMAN is not None
+    run = tempfile.mkdtemp(prefix="podman-")  # podman refuses long names here
+    storage = [PODMAN, f"--root={tmp_path}/root", f"--runroot={run}", "--storage-driver=vfs"]
+
+    def podman(*arguments: str) -> str:
+        done = subprocess.run([*storage, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    (tmp_path / "weights.gguf").write_bytes(os.urandom(100_000))
+    (tmp_path / "Containerfile").write_text("FROM scratch\nCOPY weights.gguf /models/\n")
+    image = f"{server.host}/{name}:v1"
+    podman("build", "--isolation=chroot", "--tag", image, str(tmp_path))
+    podman("push", "--tls-verify=false", image)
+    pushed = podman("image", "inspect", "--format", "{{.Id}}", image)
+    podman("rmi", "--all", "--force")
+    podman("pull", "--tls-verify=false", image)
+    assert podman("image", "inspect", "--format", "{{.Id}}", image) == pushed
+    shutil.rmtree(run)
 
 
 def test_nothing_is_left_over(server: Server) -> None:
