@@ -39,37 +39,45 @@ class BadLayer(InputError):
 
 
 def unpack_layers(store: Store, manifest: Manifest, progress: ProgressSink = ignore_progress) -> None:
-    """Unpack what files of the model are packed in. Does nothing for what is no model, or was unpacked.
+    """Unpack what files of the model are packed in, where they were not or are damaged meanwhile. Does
+    nothing for what is no model.
 
     Raises: what `unpacked` raises.
     """
     for layer in packed_layers(manifest):
-        unpacked(store, layer, progress)
+        with store.lease():
+            known = store.contents(layer.digest)
+            if known is not None and all(store.intact(file.digest, file.size) for file in known.files):
+                store.put_contents(known)  # the layer may have come again
+            else:
+                _unpack(store, layer, progress)
 
 
-def unpacked(store: Store, layer: Descriptor, progress: ProgressSink = ignore_progress) -> LayerContents:
+def unpacked(store: Store, layer: Descriptor) -> LayerContents:
     """What is packed in a layer of the store. Its files are in the store, and kept as long as the layer is.
 
     Raises: BadLayer, BlobNotFound; DigestMismatch, SizeMismatch where the layer is damaged; DiskFull, and
         what else the store raises. Then nothing has changed.
     """
     with store.lease():
-        known = store.contents(layer.digest)
-        if known is not None:
-            return known
-        packing = packing_of(layer.media_type)
-        if packing is Packing.ZSTD:
-            hint = "convert the layer to gzip or plain tar first: skopeo copy --dest-compress-format gzip"
-            raise BadLayer(layer, "it is compressed with zstd, which is not supported", hint=hint)
-        with store.open_blob(layer.digest) as blob:
-            try:
-                contents = _Unpacking(store, layer, blob, packing, progress).run()
-            except BadArchive as error:
-                raise BadLayer(layer, error.reason) from error
-            except (zlib.error, gzip.BadGzipFile, EOFError) as error:
-                raise BadLayer(layer, f"its compression is damaged ({error})") from error
-        store.put_contents(contents)
-        return contents
+        return store.contents(layer.digest) or _unpack(store, layer, ignore_progress)
+
+
+def _unpack(store: Store, layer: Descriptor, progress: ProgressSink) -> LayerContents:
+    """The caller holds a lease."""
+    packing = packing_of(layer.media_type)
+    if packing is Packing.ZSTD:
+        hint = "convert the layer to gzip or plain tar first: skopeo copy --dest-compress-format gzip"
+        raise BadLayer(layer, "it is compressed with zstd, which is not supported", hint=hint)
+    with store.open_blob(layer.digest) as blob:
+        try:
+            contents = _Unpacking(store, layer, blob, packing, progress).run()
+        except BadArchive as error:
+            raise BadLayer(layer, error.reason) from error
+        except (zlib.error, gzip.BadGzipFile, EOFError) as error:
+            raise BadLayer(layer, f"its compression is damaged ({error})") from error
+    store.put_contents(contents)
+    return contents
 
 
 class _Hashed(io.RawIOBase):
