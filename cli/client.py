@@ -143,7 +143,7 @@ class ServerClient:
         except requests.exceptions.SSLError as error:
             raise ServerUnreachable(self.url, _tls_trouble(str(error))) from error
         except requests.ConnectionError as error:
-            raise ServerUnreachable(self.url, "nothing listens there") from error
+            raise ServerUnreachable(self.url, _connection_trouble(error)) from error
         except (
             OSError
         ) as error:  # requests' own are OSErrors too, but these come from files that are not there
@@ -153,6 +153,21 @@ class ServerClient:
         if response.status_code >= 400:
             raise _error_of(response)
         return response
+
+
+def _connection_trouble(error: Exception) -> str:
+    from urllib3.exceptions import NewConnectionError
+
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    if reason is None or isinstance(reason, NewConnectionError):
+        aborted = bool(error.args) and type(error.args[0]).__name__ == "ProtocolError"
+        return _HUNG_UP if aborted else "nothing listens there"
+    return _HUNG_UP
+
+
+_HUNG_UP = (
+    "it hung up; one with TLS may want a certificate, which the settings client_cert and client_key name"
+)
 
 
 def _tls_trouble(text: str) -> str:

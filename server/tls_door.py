@@ -14,14 +14,14 @@ import contextlib
 import os
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from .web_worker import GuardedWorker
 
 _HANDSHAKE = 0x16
 """The content type of a TLS record that begins a connection. Source: RFC 8446, section 5.1."""
-_LINGER_S = 1.0
 _TEXT = b"This server speaks HTTPS: use https:// in place of http://\n"
 _PLAIN = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n"
@@ -30,89 +30,75 @@ _PLAIN = (
 
 
 class TlsDoor(asyncio.Protocol):
-    """One connection until its handshake is done; then `protocol` has it."""
+    """One connection until its handshake is done; then the protocol that `make_protocol` makes has it.
 
-    def __init__(self, worker: GuardedWorker, context: ssl.SSLContext, protocol: Any) -> None:
+    The server's transport is given up at once, before it reads, and a copy of its socket goes on: what the
+    client has sent must still be there for TLS, and uvloop's transports cannot be kept from reading.
+    """
+
+    def __init__(
+        self, worker: GuardedWorker, context: ssl.SSLContext, make_protocol: Callable[[], Any]
+    ) -> None:
         self._worker = worker
         self._context = context
-        self._protocol = protocol
-        self._transport: asyncio.Transport | None = None
+        self._make_protocol = make_protocol
         self._task: asyncio.Task[None] | None = None
-        self._admitted = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        # Before anything has been read: the handshake's first bytes must still be there for `start_tls`.
-        transport.pause_reading()
-        self._admitted = self._worker.admit(self, transport.get_extra_info("peername"))
-        if not self._admitted:
-            transport.abort()
+        transport = cast(asyncio.Transport, transport)  # uvloop's are none by class
+        copy = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        admitted = self._worker.admit(self, transport.get_extra_info("peername"))
+        transport.abort()
+        if not admitted:
+            copy.close()
+            self._worker.forget(self)
             return
-        self._task = self._worker.loop.create_task(self._open(transport))
-
-    def data_received(self, data: bytes) -> None:
-        """Of a client without TLS; read only so that the answer is not lost to a reset."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._leave()
-        if self._task is not None:
-            self._task.cancel()
+        copy.setblocking(False)
+        self._task = self._worker.loop.create_task(self._open(copy))
 
     def close_if_idle(self) -> None:
         """Nothing has been asked yet."""
-        if self._transport is not None:
-            self._transport.abort()
+        if self._task is not None:
+            self._task.cancel()
 
-    async def _open(self, transport: asyncio.Transport) -> None:
-        limit = self._worker.limits.header_s
+    async def _open(self, connection: socket.socket) -> None:
+        """Owns the connection until a transport does."""
+        loop, limit = self._worker.loop, self._worker.limits.header_s
         try:
             async with asyncio.timeout(limit):
-                first = await _peek(self._worker.loop, transport)
+                first = await _peek(loop, connection)
             if first != _HANDSHAKE:
-                await _say_plainly(transport)
+                async with asyncio.timeout(limit):
+                    await _say_plainly(loop, connection)
                 return
-            secure = await self._worker.loop.start_tls(
-                transport, self._protocol, self._context, server_side=True, ssl_handshake_timeout=limit
+            await loop.connect_accepted_socket(
+                self._make_protocol, connection, ssl=self._context, ssl_handshake_timeout=limit
             )
-        except (
-            OSError,
-            TimeoutError,
-        ):  # ssl.SSLError is one: a handshake that failed, which is not ours to mend
-            transport.abort()
-            self._leave()
-            return
-        self._leave()  # the protocol counts itself
-        if secure is None:
-            return
-        self._protocol.connection_made(secure)
-
-    def _leave(self) -> None:
-        if self._admitted:
-            self._admitted = False
-            self._worker.forget(self)
-
-
-async def _peek(loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> int:
-    """The first byte, left where it is; -1 where none comes."""
-    with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as twin:
-        twin.setblocking(False)
-        readable = asyncio.Event()
-        loop.add_reader(twin, readable.set)
-        try:
-            while True:
-                readable.clear()
-                with contextlib.suppress(BlockingIOError):
-                    first = twin.recv(1, socket.MSG_PEEK)
-                    return first[0] if first else -1
-                await readable.wait()
+        except (OSError, TimeoutError):
+            pass  # a handshake that failed (ssl.SSLError is an OSError) is not ours to mend
         finally:
-            loop.remove_reader(twin)
+            self._worker.forget(self)  # the protocol counts itself
+            connection.close()
 
 
-async def _say_plainly(transport: asyncio.Transport) -> None:
-    transport.write(_PLAIN)
-    transport.write_eof()
-    transport.resume_reading()
-    await asyncio.sleep(_LINGER_S)
-    transport.close()
+async def _peek(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> int:
+    """The first byte, left where it is; -1 where none comes."""
+    readable = asyncio.Event()
+    loop.add_reader(connection, readable.set)
+    try:
+        while True:
+            readable.clear()
+            with contextlib.suppress(BlockingIOError):
+                first = connection.recv(1, socket.MSG_PEEK)
+                return first[0] if first else -1
+            await readable.wait()
+    finally:
+        loop.remove_reader(connection)
+
+
+async def _say_plainly(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
+    await loop.sock_sendall(connection, _PLAIN)
+    connection.shutdown(socket.SHUT_WR)
+    # Hung up on at once, with bytes of it unread, the client would get a reset and might lose the answer.
+    while await loop.sock_recv(connection, 65536):
+        pass

@@ -77,8 +77,9 @@ class GuardedWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn has no 
     @staticmethod
     def _make_protocol(worker: GuardedWorker) -> Any:
         context: ssl.SSLContext | None = worker.app.tls
-        protocol = GuardedProtocol(worker)
-        return protocol if context is None else TlsDoor(worker, context, protocol)
+        if context is None:
+            return GuardedProtocol(worker)
+        return TlsDoor(worker, context, lambda: GuardedProtocol(worker))
 
     def handle_exit_signal(self) -> None:
         super().handle_exit_signal()
