@@ -15,7 +15,7 @@ from pathlib import Path
 from ..modelfile.errors import LadingError
 from ..oci.reference import Reference
 from ..oci.store import Store
-from .errors import Unsupported
+from .errors import Pinned, Unsupported
 from .grant import Acquire, Grant, LoadedModel
 from .load_plan import LoadPlan
 from .mount import MountedModel, Mounter
@@ -91,7 +91,10 @@ class Keeper:
                 keys = [self._mounter.mount(reference).files.key]
             except LadingError:  # it is gone from the store, and nothing of that name is loaded
                 return False
-        stopped = [self._pool.unload(key) for key in keys]
+        try:
+            stopped = [self._pool.unload(key) for key in keys]
+        except Pinned:
+            raise Pinned(reference.display) from None  # the name that it was asked for by
         return True in stopped
 
     def loaded(self) -> list[LoadedModel]:

@@ -160,6 +160,7 @@ class RunnerPool:
         self._slots: dict[str, Slot] = {}
         self._crashes: dict[str, deque[_Crash]] = {}
         self._line: list[Caller] = []  # who wants to load something: first come, first served
+        self._pinned: set[str] = set()  # keys: pinned, whatever name a runner is asked for by
         self._waiting = 0
         self._look_now = False
         self._closed = False
@@ -330,7 +331,9 @@ class RunnerPool:
             probe=StatusProbe(socket_path, timeout_s=_PROBE_TIMEOUT_S),
         )
         slot.names.add(plan.name)
-        slot.pinned = plan.pinned
+        if plan.pinned:
+            self._pinned.add(plan.key)
+        slot.pinned = plan.key in self._pinned
         process.start()
         self._slots[plan.key] = slot
         try:
@@ -371,7 +374,9 @@ class RunnerPool:
         slot.expected = max(slot.expected if unused else 0, seen) + expects_request
         slot.granted_at = slot.used_at = now
         slot.names.add(plan.name)
-        slot.pinned = slot.pinned or plan.pinned
+        if plan.pinned:
+            self._pinned.add(plan.key)
+            slot.pinned = True
         if keep_alive_s is not None:
             slot.keep_alive_s = keep_alive_s
         return slot
