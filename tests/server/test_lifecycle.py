@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from live_server import LiveServer, build_model, running_server
+from live_server import TINY_CHAT, LiveServer, build_model, running_server
 
 NEVER_ENDING = {"logit_bias": {"1269": -100, "1271": -100}, "temperature": 5, "top_k": 0, "top_p": 1}
 """Options under which the model's two end tokens are never chosen."""
@@ -123,21 +123,50 @@ def test_a_killed_runner_ends_its_streams_with_an_error_and_is_loaded_again(own_
     assert own_server.post("/api/generate", SHORT).json()["eval_count"] == 5
 
 
-def test_a_killed_runner_ends_an_sse_stream_with_an_error_event(own_server: LiveServer) -> None:
-    body = {
-        "model": "tiny",
-        "messages": [{"role": "user", "content": "x"}],
-        "stream": True,
-        "max_tokens": 9000,
-        "reasoning_effort": "none",
-        "options": NEVER_ENDING,
-    }
-    with httpx.stream("POST", f"{own_server.url}/v1/chat/completions", json=body, timeout=60) as response:
-        events = response.iter_lines()
-        assert next(events).startswith("data: ")
-        runners(own_server)[0].kill()
-        last = [line for line in events if line][-1]
-    assert json.loads(last.removeprefix("data: "))["error"]["type"] == "api_error"
+ONE_WORD = " ".join(["word"] * 20)
+SSE_REQUESTS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": ONE_WORD}], "max_tokens": 9000},
+    "/v1/completions": {"prompt": ONE_WORD, "max_tokens": 9000},
+    "/v1/responses": {"input": ONE_WORD, "max_output_tokens": 9000},
+    "/v1/messages": {"messages": [{"role": "user", "content": ONE_WORD}], "max_tokens": 9000},
+}
+
+
+def test_a_killed_runner_ends_streams_of_every_dialect_with_an_error_and_others_go_on(
+    home: Path, tmp_path: Path
+) -> None:
+    # It says again what it has said, for ever, and needs no options for that, which not all dialects have.
+    build_model(home, "endless", "PARAMETER frequency_penalty -5\nPARAMETER repeat_last_n -1")
+    build_model(home, "other", source=_another_file(tmp_path))
+    with running_server(home, tmp_path) as server, contextlib.ExitStack() as streams:
+
+        def lines_of(path: str, body: dict[str, Any]) -> Iterator[str]:
+            response = streams.enter_context(httpx.stream("POST", server.url + path, json=body, timeout=60))
+            lines = (line for line in response.iter_lines() if line)
+            next(lines)
+            return lines
+
+        opened = {
+            path: lines_of(path, {"model": "endless", "stream": True, **body})
+            for path, body in SSE_REQUESTS.items()
+        }
+        rows = lines_of("/api/generate", {**COUNT, "model": "other"})
+        first, _ = sorted(runners(server), key=lambda runner: runner.create_time())
+        first.kill()
+        for path, lines in opened.items():
+            last = json.loads(list(lines)[-1].removeprefix("data: "))
+            assert "error" in last or last["type"] == "response.failed", (path, last)
+            assert "runner has unexpectedly stopped" in json.dumps(last), (path, last)
+        assert json.loads(next(rows))["done"] is False, "another model's answer goes on"
+        assert server.post("/api/generate", SHORT).json()["eval_count"] == 5
+
+
+def _another_file(folder: Path) -> Path:
+    """The tiny chat model in a file that is not the same."""
+    data = TINY_CHAT.read_bytes()
+    path = folder / "another.gguf"
+    path.write_bytes(data.replace(b"general.name", b"general.nama", 1))
+    return path
 
 
 def test_a_killed_keeper_comes_back_and_takes_its_runners_with_it(own_server: LiveServer) -> None:
