@@ -29,6 +29,7 @@ from .registry.errors import RegistryError
 from .registry.index_choice import Platform, choose_manifest
 from .registry.parted_download import PartedDownload
 from .registry.repository import Repository
+from .registry.sources import Sources
 from .registry.upload import BlobUpload
 from .signing.attachments import Attachments, RegistryAttachments, StoreAttachments
 from .signing.policy import Mode
@@ -63,9 +64,9 @@ def pull(
     """
     run = _Run(client, progress)
     run.report(Progress("pulling manifest"))
-    repository = client.repository(reference, sleep=run.crew.sleep, on_busy=run.slots.fewer)
+    sources = run.sources(reference)
     with store.lease():
-        document = repository.fetch_manifest(reference)
+        repository, document = sources.ask(lambda source: (source, source.fetch_manifest(reference)))
         manifest = _model_manifest(repository, reference, document, platform)
         if isinstance(document, Index) and reference.digest is not None:
             # The digest named the index; what is kept is the manifest.
@@ -76,7 +77,10 @@ def pull(
             raise BadManifest([f"the config has {manifest.config.size} bytes, more than {MAX_CONFIG_SIZE}"])
         wanted = _distinct((*manifest.layers, manifest.config))
         _require_room(store, wanted)
-        run.each(wanted, lambda descriptor: _fetch_blob(store, repository, descriptor, run))
+        run.each(
+            wanted,
+            lambda blob: sources.ask(lambda repository: _fetch_blob(store, repository, blob, run)),
+        )
         run.report(Progress("verifying sha256 digest"))  # each has been, on its way in
         unpack_layers(store, manifest, run.report)
         run.report(Progress("writing manifest"))
@@ -145,10 +149,21 @@ class _Run:
     """One transfer: its progress stream, its threads and their connections."""
 
     def __init__(self, client: RegistryClient, progress: ProgressSink) -> None:
+        self._client = client
         self.crew = Crew(client.cut, sleep=client.sleep)
         self.slots = Slots(client.settings.parallel, self.crew)
         self._progress = progress
         self._lock = threading.Lock()
+
+    def sources(self, reference: Reference) -> Sources:
+        """Where a model is pulled from."""
+        return Sources(
+            self._client,
+            reference,
+            sleep=self.crew.sleep,
+            slots=self.slots,
+            on_skip=lambda why: self.report(Progress(why)),
+        )
 
     def report(self, progress: Progress) -> None:
         """Hands on progress, from one thread at a time. Raises: TransferStopped."""

@@ -41,13 +41,15 @@ class RegistrySettings:
 
     plain_http: hosts that are spoken to without TLS. Loopback may always be.
     ca_file: PEM file of certificate authorities to trust beside the system's.
+    certificate_folders: where certificates of single registries are looked for: see `certificates.py`.
+    mirrors: registry, or a path in it → places to pull its models from first: see `mirror.py`.
     realm_hosts: registry host → further hosts that may see its credentials (its token service), beside
     those of `KNOWN_REALMS`.
     upload_hosts: hosts beside the registry that may be handed uploads, without credentials.
     internal_hosts: hosts that a public registry may send us to although their addresses are private.
     read_timeout_s: longest silence in a body; commit_timeout_s: longest wait for a finished upload to be
     accepted (a registry may hash or copy the whole blob first).
-    proxies: scheme → proxy URL, as `requests` takes them; never used for loopback or `no_proxy` hosts.
+    proxies: scheme → proxy URL, as `requests` takes them; which hosts are reached without: see `proxy.py`.
     parallel: how many connections move blobs at once.
     part_size: bytes; larger blobs are fetched in parts of this size, over several connections.
     chunk_size: bytes of one PATCH, where a registry does not take a blob in one piece.
@@ -57,6 +59,8 @@ class RegistrySettings:
 
     plain_http: tuple[str, ...] = ()
     ca_file: Path | None = None
+    certificate_folders: tuple[Path, ...] = ()
+    mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     realm_hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     upload_hosts: tuple[str, ...] = ()
     internal_hosts: tuple[str, ...] = ()
@@ -64,7 +68,7 @@ class RegistrySettings:
     read_timeout_s: float = 30.0
     commit_timeout_s: float = 900.0
     user_agent: str = f"lading/{__version__}"
-    proxies: Mapping[str, str] = field(default_factory=dict)
+    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)  # a URL may hold a password
     no_proxy: tuple[str, ...] = ()
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     parallel: int = 4

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import socket
 import ssl
 import threading
@@ -27,11 +28,12 @@ import urllib3
 from requests import Response
 from urllib3 import connection as _connection
 
-from ...modelfile.errors import InputError
 from ..errors import quoted
+from .certificates import HostCertificates, find_certificates, load_authorities
 from .errors import RegistryError, RegistryUnreachable, RegistryUnsafe
 from .origin import BadUrl, Origin, is_internal
-from .settings import RegistrySettings, listed
+from .proxy import proxies_for
+from .settings import RegistrySettings
 
 __all__ = [
     "Body",
@@ -53,10 +55,6 @@ _SLOWEST = 1024
 """Bytes a second. A connection that brings less for so long is worth less than another attempt."""
 
 Resolver = Callable[[str, int], list[str]]
-
-
-class BadCaFile(InputError):
-    """The file of certificate authorities cannot be used."""
 
 
 class Readable(Protocol):
@@ -115,8 +113,7 @@ class Transport:
         self._settings = settings
         self._resolver = resolver or _resolve
         self._lock = threading.Lock()
-        self._adapters: dict[tuple[str, bool], _Adapter] = {}
-        self._tls: ssl.SSLContext | None = None
+        self._adapters: dict[tuple[bool, HostCertificates | None], _Adapter] = {}
         self._connections = _Connections()
 
     def cut(self, threads: Container[int]) -> None:
@@ -161,9 +158,9 @@ class Transport:
             "Connection": "keep-alive",
             **headers,
         }
-        proxies = self._proxies(origin)
+        proxies = proxies_for(origin, self._settings.proxies, self._settings.no_proxy)
         # A proxy resolves names by itself, so there is no address of ours to check.
-        adapter = self._adapter(origin.scheme, guarded=public_only and not proxies)
+        adapter = self._adapter(origin, guarded=public_only and not proxies)
         timeout = (self._settings.connect_timeout_s, timeout_s or self._settings.read_timeout_s)
         reader = body.open() if body is not None and body.size else None
         try:
@@ -184,25 +181,18 @@ class Transport:
             return False
         return any(is_internal(address) for address in addresses)
 
-    def _adapter(self, scheme: str, *, guarded: bool) -> _Adapter:
+    def _adapter(self, origin: Origin, *, guarded: bool) -> _Adapter:
         """The pool for these connections, made when first needed: reading certificates takes a while."""
+        certificates = None
+        if origin.scheme == "https":
+            certificates = find_certificates(self._settings.certificate_folders, origin)
         with self._lock:
-            found = self._adapters.get((scheme, guarded))
+            found = self._adapters.get((guarded, certificates))
             if found is None:
-                if scheme == "https" and self._tls is None:
-                    self._tls = _tls_context(self._settings)
-                tls = self._tls if scheme == "https" else None
+                tls = _tls_context(self._settings, certificates) if certificates is not None else None
                 found = _Adapter(tls, self._connections, self._resolver if guarded else None)
-                self._adapters[scheme, guarded] = found
+                self._adapters[guarded, certificates] = found
             return found
-
-    def _proxies(self, origin: Origin) -> dict[str, str]:
-        if origin.is_loopback or listed(origin, self._settings.no_proxy):
-            return {}
-        suffixes = tuple(f".{host.lstrip('.*')}" for host in self._settings.no_proxy)
-        if suffixes and f".{origin.host}".endswith(suffixes):
-            return {}
-        return dict(self._settings.proxies)
 
 
 def header_values(response: Response, name: str) -> list[str]:
@@ -264,6 +254,8 @@ def read_body(response: Response, limit: int, doing: str) -> bytes:
         return bytes(data)
 
 
+_PROXY_HINT = "check HTTPS_PROXY and HTTP_PROXY; NO_PROXY names hosts that are reached without"
+_TUNNEL = re.compile(r"Tunnel connection failed: ([0-9]{3})")
 _TIMEOUTS = (TimeoutError, urllib3.exceptions.ReadTimeoutError, requests.Timeout)
 _FOREIGN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError)
 
@@ -280,6 +272,10 @@ def _translate(error: Exception, origin: Origin, doing: str) -> NoReturn:
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
     if tls is not None and not isinstance(tls, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         raise _tls_failure(tls, host, doing) from error
+    if any(isinstance(cause, urllib3.exceptions.ProxyError) for cause in causes):
+        raise RegistryUnreachable(
+            host, doing, f"the proxy does not help: {_brief(causes)}", transient=False, hint=_PROXY_HINT
+        ) from error
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         raise RegistryUnreachable(
             host, doing, "the name is unknown", transient=True, hint="check the spelling and the network"
@@ -304,6 +300,11 @@ def _tls_failure(error: ssl.SSLError, host: str, doing: str) -> RegistryUnreacha
             hint="add the authority that signed it to the trusted ones",
         )
     reason = (error.reason or "TLS failed").replace("_", " ").lower()
+    if "certificate required" in reason or "bad certificate" in reason:
+        hint = (
+            "the registry wants to see a certificate of ours: put it and its key where Docker does (certs.d)"
+        )
+        return RegistryUnreachable(host, doing, f"TLS failed: {reason}", transient=False, hint=hint)
     plain = {"wrong version number", "http request", "record layer failure", "packet length too long"}
     return RegistryUnreachable(
         host,
@@ -327,6 +328,9 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def _brief(causes: list[BaseException]) -> str:
+    tunnel = next((match for cause in causes if (match := _TUNNEL.search(str(cause)))), None)
+    if tunnel is not None:
+        return f"it answered {tunnel[1]}"
     system = next((c for c in causes if isinstance(c, OSError) and c.strerror), None)
     if isinstance(system, OSError):
         return str(system.strerror).lower()
@@ -430,14 +434,14 @@ class _Adapter(requests.adapters.HTTPAdapter):
         return manager
 
 
-def _tls_context(settings: RegistrySettings) -> ssl.SSLContext:
-    """TLS 1.2 or later, verified against the system's authorities, those of `requests`, and the user's."""
+def _tls_context(settings: RegistrySettings, certificates: HostCertificates) -> ssl.SSLContext:
+    """TLS 1.2 or later, verified against the system's authorities, the user's, and the registry's own.
+
+    Raises: BadCertificate.
+    """
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.ca_file is not None:
-        try:
-            context.load_verify_locations(settings.ca_file)
-        except (OSError, ssl.SSLError) as error:
-            reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or str(error)
-            raise BadCaFile(f"reading the certificate authorities {settings.ca_file}: {reason}") from error
+        load_authorities(context, settings.ca_file)
+    certificates.load_into(context)
     return context
