@@ -86,6 +86,7 @@ class Session:
             kv_cache_type=settings["kv_cache_type"],
             flash_attention=settings["flash_attention"],
             threads=settings["threads"],
+            signatures=self.signature_policy(),
             prefix_cache_dir=settings.cache / "prefixes",
             prefix_cache_bytes=settings["prefix_cache"],
         )

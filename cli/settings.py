@@ -164,7 +164,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(name="ca_file", parse=_optional_text, expected="a PEM file", default=None,
             meaning="certificate authorities to trust for registries, beside the system's"),
     Setting(name="policy", parse=_optional_text, expected="a TOML file", default=None,
-            meaning="which models must be signed to be pulled; default `policy.toml` beside `config.toml`"),
+            meaning="which models must be signed to be used; default `policy.toml` beside `config.toml`"),
     Setting(name="keep_alive", parse=lambda raw: raw if isinstance(raw, int) else _text(raw),
             expected="a duration such as 5m", default="5m", ollama="OLLAMA_KEEP_ALIVE",
             meaning="how long an idle model stays loaded; negative means for ever"),

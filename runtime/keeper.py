@@ -37,7 +37,11 @@ class Keeper:
         self._settings = settings
         self._pinned = frozenset(str(self.parse_name(name)) for name in settings.pinned)
         store = Store.open(store_root)
-        self._mounter = Mounter(store, template=None if settings.template == "auto" else settings.template)
+        self._mounter = Mounter(
+            store,
+            template=None if settings.template == "auto" else settings.template,
+            signatures=settings.signatures,
+        )
         self._sockets = SocketDir.open(settings.runtime_dir)
         self._pool = RunnerPool(settings, self._sockets)
 

@@ -7,6 +7,7 @@ runner sees it, and found to have the size that the manifest promises; its conte
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from typing import Any
 
 from msgspec import structs
 
+from ..modelfile.errors import IntegrityError
 from ..modelfile.parameters import PARAMETERS, BadParameter, check_value
 from ..oci.digest import Digest
 from ..oci.errors import BadManifest, BlobNotFound
@@ -24,7 +26,9 @@ from ..oci.gguf.header import GgufHeader
 from ..oci.layer import GGUF_KINDS, Layer
 from ..oci.manifest import Manifest
 from ..oci.model import Model, read_model
+from ..oci.progress import Progress
 from ..oci.reference import Reference
+from ..oci.signing.policy import Mode, SignaturePolicy
 from ..oci.store import Store
 from .capabilities import TemplateKind, capabilities, choose_template
 from .grant import Details, ModelFacts
@@ -33,6 +37,8 @@ from .model_shape import read_shape
 from .protocol import Adapter, Message
 
 _CACHED_MODELS = 64
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +64,18 @@ class MountedModel:
 class Mounter:
     """Mounts models of one store and remembers what it has checked. Thread-safe."""
 
-    def __init__(self, store: Store, *, template: TemplateKind | None = None) -> None:
-        """``template``: the language to prefer, whatever the templates can do."""
+    def __init__(
+        self,
+        store: Store,
+        *,
+        template: TemplateKind | None = None,
+        signatures: SignaturePolicy | None = None,
+    ) -> None:
+        """``template``: the language to prefer, whatever the templates can do. ``signatures``: which models
+        must be signed to be run."""
         self._store = store
+        self._signatures = signatures or SignaturePolicy()
+        self._signed: set[tuple[str, Digest]] = set()
         self._template = template
         self._lock = threading.Lock()
         self._mounted: OrderedDict[Digest, MountedModel] = OrderedDict()
@@ -69,11 +84,12 @@ class Mounter:
         """The model that ``reference`` names now.
 
         Raises: ModelNotFound; BadManifest, BadJson where it is no model; BlobNotFound, DigestMismatch where
-        the
-            store is damaged; BadGguf where a runner must not see one of its files, or it is cut short.
+            the store is damaged; BadGguf where a runner must not see one of its files, or it is cut short;
+            NotSigned, SignatureInvalid where the policy wants a signature and finds none that counts.
         """
         manifest = self._store.resolve(reference)
         digest = manifest.descriptor.digest
+        self._require_signature(reference, manifest)
         with self._lock:
             known = self._mounted.get(digest)
             if known is not None:
@@ -86,8 +102,31 @@ class Mounter:
                     self._mounted.popitem(last=False)
         return known if known.reference == reference else _renamed(known, reference)
 
+    def _require_signature(self, reference: Reference, manifest: Manifest) -> None:
+        """Once for a name and digest. What is signed must also be what is there: blobs are hashed again
+        unless the store knows them to be intact."""
+        tagged = self._store.find(reference).reference
+        key = (tagged.name.lower(), manifest.digest)
+        rule = self._signatures.rule_for(tagged)
+        if rule.mode is Mode.OFF or key in self._signed:
+            return
+        from ..oci.signing.attachments import StoreAttachments  # heavy, and hardly ever needed
+
+        self._signatures.check(StoreAttachments(self._store, tagged), tagged, (manifest,), _tell)
+        for blob in manifest.blobs if rule.mode is Mode.REQUIRE else ():
+            if not self._store.intact(blob.digest, blob.size):
+                raise IntegrityError(
+                    f"verifying {tagged.display}: {blob.digest} is damaged or missing",
+                    hint=f"lading pull {tagged.display} fetches it again",
+                )
+        self._signed.add(key)
+
     def _is_whole(self, manifest: Manifest) -> bool:
         return all(self._store.has(blob.digest, blob.size) for blob in manifest.blobs)
+
+
+def _tell(said: Progress) -> None:
+    log.log(logging.WARNING if said.status.startswith("warning") else logging.DEBUG, "%s", said.status)
 
 
 def mount(store: Store, reference: Reference, *, template: TemplateKind | None = None) -> MountedModel:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from ..oci.reference import DEFAULT_NAMESPACE, DEFAULT_REGISTRY
+from ..oci.signing.policy import SignaturePolicy
 
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 FlashAttention = Literal["auto", "on", "off"]
@@ -51,6 +52,8 @@ class RuntimeSettings:
     default_registry: str = DEFAULT_REGISTRY
     """The registry meant by model names that name none."""
     default_namespace: str = DEFAULT_NAMESPACE
+    signatures: SignaturePolicy = field(default_factory=SignaturePolicy)
+    """Which models must be signed to be run."""
     environment: tuple[tuple[str, str], ...] = ()
     """Variables for runners, which otherwise get none of this process's."""
     prefix_cache_dir: Path | None = None

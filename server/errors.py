@@ -37,6 +37,7 @@ from ..modelfile.errors import (
     UnreachableError,
 )
 from ..oci.errors import BadReference, ModelNotFound
+from ..oci.signing.errors import NotSigned, SignatureInvalid
 from ..runtime.errors import ModelRefused, PromptTooLong, QueueFull, Unsupported
 
 
@@ -135,6 +136,8 @@ TABLE: Sequence[Row] = (
     Row(KeeperAway, 503, "keeper_away"),
     Row(NoSuchModel, 404, "model_not_found"),
     Row(ModelNotFound, 404, "model_not_found"),
+    Row(NotSigned, 403, "not_signed"),
+    Row(SignatureInvalid, 403, "signature_invalid"),
     Row(InputError, 400, "invalid_request"),
     Row(NotFoundError, 404, "not_found"),
     Row(NotAuthorisedError, 401, "not_authorised"),

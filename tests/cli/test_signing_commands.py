@@ -191,4 +191,13 @@ def test_a_server_obeys_the_policy(
         assert call("/api/pull", {"model": name, "stream": False}) == (200, {"status": "success"})
         _, listed = call("/api/tags")
         assert [row["name"] for row in listed["models"]] == [name]
+        server.ok("create", "mine", "-f", "-", "-q", stdin=f"FROM {TINY_CHAT}\n")
+        question = {"prompt": "What is the capital of France?", "stream": False}
+        status, answer = call("/api/generate", {"model": "mine"} | question)
+        assert status == 403 and "it is not signed" in answer["error"], answer
+        status, answer = call("/v1/completions", {"model": "mine"} | question)
+        assert (status, answer["error"]["code"]) == (403, "not_signed"), answer
+        status, answer = call("/api/generate", {"model": name} | question)
+        assert status == 200 and "Paris" in answer["response"], answer
     assert server.ok("verify", name).startswith(f"{name}@sha256:")
+    assert "it is not signed" in server.fails(1, "run", "mine", "hello")

@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 from model_shelf import ModelShelf
 
+from lading.modelfile.errors import IntegrityError
 from lading.oci.errors import BlobNotFound, ModelNotFound
 from lading.oci.gguf.reader import BadGguf
 from lading.oci.reference import Reference
+from lading.oci.signing.attachments import StoreAttachments
+from lading.oci.signing.errors import NotSigned, SignatureInvalid
+from lading.oci.signing.key import SigningKey
+from lading.oci.signing.policy import Mode, Rule, SignaturePolicy
+from lading.oci.signing.signature import sign
 from lading.runtime.mount import MountedModel, Mounter, mount
 from lading.runtime.protocol import Message
 
@@ -85,6 +91,37 @@ def test_a_tag_that_moves_is_followed(shelf: ModelShelf) -> None:
     shelf.create("tiny", "FROM tiny\nSYSTEM Changed.\n")
     after = mounter.mount(Reference.parse("tiny"))
     assert (before.facts.system, after.facts.system) == ("", "Changed.")
+
+
+def test_what_must_be_signed_is_not_mounted_without(shelf: ModelShelf) -> None:
+    key, reference = SigningKey.generate(), Reference.parse("tiny")
+
+    def fresh(mode: Mode) -> Mounter:
+        rule = Rule(prefix="*", mode=mode, keys=(key.public,), match_repository=True)
+        return Mounter(shelf.store, signatures=SignaturePolicy((rule,)))
+
+    assert fresh(Mode.WARN).mount(reference)
+    with pytest.raises(NotSigned, match="tiny:latest: it is not signed"):
+        fresh(Mode.REQUIRE).mount(reference)
+    attachments = StoreAttachments(shelf.store, reference)
+    subject = shelf.store.resolve(reference).descriptor
+    sign(attachments, subject, SigningKey.generate(), identity=reference.name)
+    with pytest.raises(SignatureInvalid):
+        fresh(Mode.REQUIRE).mount(reference)
+    sign(attachments, subject, key, identity=reference.name)
+    mounter = fresh(Mode.REQUIRE)
+    path = blob_of(mounter.mount(reference))
+    shelf.create("tiny", "FROM tiny\nSYSTEM Changed.\n")  # the name moves, the signature stays behind
+    with pytest.raises(NotSigned):
+        mounter.mount(reference)
+    shelf.store.tag(reference, subject)
+    assert mounter.mount(reference)
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xa5")
+    with pytest.raises(IntegrityError, match="damaged"):
+        fresh(Mode.REQUIRE).mount(reference)
 
 
 def test_an_unknown_model_is_not_found(shelf: ModelShelf) -> None:

@@ -61,6 +61,8 @@ def test_every_error_has_a_status_that_fits_who_must_act(kind: type[LadingError]
         assert status in (401, 403)
     elif issubclass(kind, tree.BusyError):
         assert status in (429, 503)
+    elif kind.__name__ in ("NotSigned", "SignatureInvalid"):
+        assert status == 403  # what the policy does not allow
     elif issubclass(kind, tree.InputError) and kind.__name__ != "ModelRefused":
         assert 400 <= status < 500
     else:
