@@ -15,8 +15,8 @@ import msgspec
 from ..modelfile.errors import InputError
 from .protocol import LoadSpec, Reply, Request, StatusMessage
 
-MAX_FRAME = 16 * 1024 * 1024
-"""Longest body of a frame, bytes."""
+MAX_FRAME = 48 * 1024 * 1024
+"""Longest body of a frame, bytes: more than the body of a request may have, images included."""
 
 
 class Readable(Protocol):

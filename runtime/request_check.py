@@ -6,24 +6,24 @@ from __future__ import annotations
 
 import math
 
-from .errors import BadRequest, Unsupported
+from .errors import BadRequest
 from .options import Options
 from .protocol import Generate
 
 _MAX_STOPS = 64
 _MAX_STOP = 1024
 _MAX_TOOLS = 512
+_MAX_IMAGES = 64
 _MAX_TOP_LOGPROBS = 20
 
 
 def check(request: Generate) -> None:
-    """Raises: BadRequest, Unsupported: what can be told without the model."""
+    """Raises: BadRequest: what can be told without the model."""
     if request.prompt is None and not request.messages:
         raise BadRequest("reading the request: expected messages or a prompt")
     if request.raw and request.prompt is None:
         raise BadRequest("reading the request: raw needs a prompt")
-    if request.images or any(message.images for message in request.messages):
-        raise Unsupported("reading the request: this model does not take images")
+    _check_images(request)
     if not 0 <= request.top_logprobs <= _MAX_TOP_LOGPROBS:
         raise BadRequest(
             f"reading top_logprobs: expected 0 to {_MAX_TOP_LOGPROBS}, got {request.top_logprobs}"
@@ -33,6 +33,17 @@ def check(request: Generate) -> None:
     if len(request.tools) > _MAX_TOOLS:
         raise BadRequest(f"reading tools: expected at most {_MAX_TOOLS}, got {len(request.tools)}")
     _check_options(request.options)
+
+
+def _check_images(request: Generate) -> None:
+    count = len(request.images) + sum(len(message.images) for message in request.messages)
+    if count > _MAX_IMAGES:
+        raise BadRequest(f"reading images: expected at most {_MAX_IMAGES}, got {count}")
+    for message in request.messages:
+        at = message.image_at
+        ends = [0, *at, len(message.content)]
+        if at and (len(at) != len(message.images) or ends != sorted(ends)):
+            raise BadRequest("reading images: expected a place in its message for each")
 
 
 def _check_options(options: Options) -> None:

@@ -35,6 +35,10 @@ class ImagePiece:
         return len(self.cells)
 
 
+ImageParts = tuple[list[int] | ImagePiece, ...]
+"""What an image is in a prompt, in order: tokens that mark it, and pieces of it."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PlacedPiece:
     """A piece in a prompt; ``start`` is the index of its first cell."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ..errors import BadTemplate
 from ..processors import usable_cores
@@ -16,6 +17,9 @@ from .llama_context import ContextError, ContextSettings, LlamaContext
 from .llama_log import LlamaLog, start_backend
 from .prepare import Preparer, TemplateFacts
 from .renderer import Renderer
+
+if TYPE_CHECKING:
+    from .vision import Vision
 
 _MAX_UBATCH = 512
 _MAX_PARALLEL = 256
@@ -72,14 +76,23 @@ def _load(spec: LoadSpec, renderer: Renderer, log: LlamaLog, report: Callable[[L
         if not context.use_adapters(adapters):
             raise LoadError("loading the adapters: llama.cpp cannot apply them to this model", log.errors)
     template = _template(spec, model, renderer)
-    preparer = Preparer(model.vocab, renderer, template, ConstraintCompiler(model.vocab, renderer), n_ctx)
+    vision = None if embeds else _vision(spec, model, settings, log)
+    preparer = Preparer(
+        model.vocab,
+        renderer,
+        template,
+        ConstraintCompiler(model.vocab, renderer),
+        n_ctx,
+        vision=vision,
+        n_ubatch=settings.n_ubatch,
+    )
     return Loaded(
         spec=spec,
         model=model,
         context=context,
         preparer=preparer,
         embedder=_embedder(model, context, n_ctx) if embeds else None,
-        facts=_facts(model, settings, template, log, ranks=context.ranks),
+        facts=_facts(model, settings, template, log, ranks=context.ranks, sees=vision is not None),
     )
 
 
@@ -166,13 +179,31 @@ def _template(spec: LoadSpec, model: LlamaModel, renderer: Renderer) -> Template
     return replace(facts, traits=traits)
 
 
+def _vision(spec: LoadSpec, model: LlamaModel, settings: ContextSettings, log: LlamaLog) -> Vision | None:
+    if not spec.projector:
+        return None
+    from .projector import Projector, ProjectorSettings  # a library of its own, and Pillow
+    from .vision import Vision
+
+    chosen = ProjectorSettings(
+        path=spec.projector, n_threads=settings.n_threads, use_gpu=spec.n_gpu_layers != 0
+    )
+    return Vision(Projector(model, chosen, log))
+
+
 def _embedder(model: LlamaModel, context: LlamaContext, n_ctx: int) -> Embedder:
     template = model.metadata("tokenizer.chat_template.rerank") or ""
     return Embedder(context, model.vocab, n_ctx, pair_template=template)
 
 
 def _facts(
-    model: LlamaModel, settings: ContextSettings, template: TemplateFacts, log: LlamaLog, *, ranks: bool
+    model: LlamaModel,
+    settings: ContextSettings,
+    template: TemplateFacts,
+    log: LlamaLog,
+    *,
+    ranks: bool,
+    sees: bool,
 ) -> Ready:
     embeds = settings.embeddings
     return Ready(
@@ -192,12 +223,12 @@ def _facts(
         memory=log.memory(),
         memory_gpu=log.memory(gpu_only=True),
         memory_mapped=log.mapped,
-        capabilities=("rerank",) if ranks else _capabilities(model, template, embeds),
+        capabilities=("rerank",) if ranks else _capabilities(model, template, embeds, sees),
         template=template.kind or ("" if embeds else "chatml"),
     )
 
 
-def _capabilities(model: LlamaModel, template: TemplateFacts, embeds: bool) -> tuple[str, ...]:
+def _capabilities(model: LlamaModel, template: TemplateFacts, embeds: bool, sees: bool) -> tuple[str, ...]:
     if embeds:
         return ("embedding",)
     found = ["completion"]
@@ -205,7 +236,7 @@ def _capabilities(model: LlamaModel, template: TemplateFacts, embeds: bool) -> t
     can_insert = NO_TOKEN not in (vocab.fim_prefix, vocab.fim_suffix, vocab.fim_middle)
     if can_insert and "insert" not in template.traits.capabilities:
         found.append("insert")
-    return (*found, *template.traits.capabilities)
+    return (*found, *template.traits.capabilities, *(["vision"] if sees else []))
 
 
 def _failed(error: LoadError | ContextError, code: FailureCode, log: tuple[str, ...]) -> LoadFailed:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from msgspec import structs
@@ -21,13 +21,17 @@ from ..request_check import check
 from .chat_template import CHATML
 from .constraint import ConstraintCompiler
 from .generation import Generation
+from .image_cells import ImageParts, ImagePiece
 from .llama import NO_TOKEN, LlamaVocab
 from .output import AnswerReader
+from .prompt import Prompt, marked, with_image_marks
 from .renderer import Renderer, RenderJob, TemplateTraits
 from .shield import ControlNames, Passage, Shield
-from .slots import TokenArray
 from .thinking import ThinkingSplitter, ThinkingTags
 from .tool_calls import CallTags, ToolCallParser
+
+if TYPE_CHECKING:
+    from .vision import Vision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +70,13 @@ class Preparer:
         template: TemplateFacts,
         compiler: ConstraintCompiler,
         n_ctx: int,
+        *,
+        vision: Vision | None = None,
+        n_ubatch: int = 0,
     ) -> None:
+        """``n_ubatch``: most tokens that are evaluated at once; only asked with ``vision``."""
+        self._vision = vision
+        self._n_ubatch = n_ubatch
         self._vocab = vocab
         self._renderer = renderer
         self._template = template
@@ -79,9 +89,9 @@ class Preparer:
 
         Raises: BadRequest, BadTemplate, BadFormat, PromptTooLong, Unsupported.
         """
-        check(request)
-        text, tokens = await self._prompt(request)
-        splitter = self._splitter(request, text)
+        self._check(request)
+        prompt = await self._prompt(request)
+        splitter = self._splitter(request, prompt.text)
         constraint = None
         form = request.grammar if request.format is None else request.format
         if form is not None:
@@ -94,7 +104,8 @@ class Preparer:
         return Generation(
             request_id=request.id,
             owner=owner,
-            prompt=tokens,
+            prompt=np.array(prompt.tokens, np.int32),
+            images=prompt.images,
             options=request.options,
             reader=reader,
             constraint=constraint,
@@ -107,12 +118,12 @@ class Preparer:
     async def render(self, request: Generate, *, whole: bool = False) -> tuple[str, int]:
         """The prompt's text and its number of tokens, as `generation` would evaluate them; ``whole``: before
         anything is cut to the context."""
-        check(request)
+        self._check(request)
         if whole:
-            text, all_tokens = await self._tokens(request, [] if request.raw else _conversation(request))
-            return text, len(all_tokens)
-        text, tokens = await self._prompt(request)
-        return text, len(tokens)
+            prompt = await self._tokens(request, [] if request.raw else _conversation(request))
+        else:
+            prompt = await self._prompt(request)
+        return prompt.text, len(prompt)
 
     def preserved_tokens(self) -> list[int]:
         """Control tokens that mark thoughts and calls: their text is needed, where that of others is not."""
@@ -123,34 +134,38 @@ class Preparer:
         ]
         return [tokens[0] for tokens in found if len(tokens) == 1]
 
+    def _check(self, request: Generate) -> None:
+        check(request)
+        if self._vision is None and (request.images or any(message.images for message in request.messages)):
+            raise Unsupported(
+                "reading the request: this model does not take images", hint="use a model with a projector"
+            )
+
     # The prompt
 
-    async def _prompt(self, request: Generate) -> tuple[str, TokenArray]:
-        """Text and tokens, cut to the context where that is allowed."""
+    async def _prompt(self, request: Generate) -> Prompt:
+        """Cut to the context where that is allowed."""
         messages = [] if request.raw else _conversation(request)
-        text, tokens = await self._tokens(request, messages)
-        if len(tokens) > self._n_ctx and request.truncate and request.prompt is None:
-            text, tokens = await self._drop_oldest(request, messages, text, tokens)
-        if len(tokens) > self._n_ctx:
-            if not request.truncate:
+        prompt = await self._tokens(request, messages)
+        if len(prompt) > self._n_ctx and request.truncate and request.prompt is None:
+            prompt = await self._drop_oldest(request, messages, prompt)
+        if len(prompt) > self._n_ctx:
+            if not request.truncate or prompt.images:  # no image is cut through
                 raise PromptTooLong(
-                    f"reading the prompt: it has {len(tokens)} tokens, "
+                    f"reading the prompt: it has {len(prompt)} tokens, "
                     f"the context has room for {self._n_ctx}",
                     hint="shorten the prompt, or raise num_ctx",
                 )
-            tokens = self._cut(tokens, request.options)
-        if not tokens:
+            prompt = Prompt(prompt.text, self._cut(prompt.tokens, request.options))
+        if not prompt.tokens:
             raise BadRequest("reading the prompt: it is empty")
-        return text, np.array(tokens, np.int32)
+        return prompt
 
-    async def _drop_oldest(
-        self, request: Generate, messages: list[Message], text: str, tokens: list[int]
-    ) -> tuple[str, list[int]]:
+    async def _drop_oldest(self, request: Generate, messages: list[Message], best: Prompt) -> Prompt:
         """Drop as few of the oldest messages as make the rest fit: never a system message, never the last."""
         # Templates insist on turns, so what is left begins with a user's, or is the last message alone.
         starts = [i for i, message in enumerate(messages) if i and message.role == "user"]
         starts = sorted({*starts, len(messages) - 1} - {0})
-        best = text, tokens
         low, high = 0, len(starts) - 1
         while low <= high:
             middle = (low + high) // 2
@@ -159,31 +174,57 @@ class Preparer:
             best = await self._tokens(request, rest)
             if middle == low == high:
                 break
-            if len(best[1]) <= self._n_ctx:
+            if len(best) <= self._n_ctx:
                 high = middle
             else:
                 low = middle + 1
         return best
 
-    async def _tokens(self, request: Generate, messages: Sequence[Message]) -> tuple[str, list[int]]:
+    async def _tokens(self, request: Generate, messages: Sequence[Message]) -> Prompt:
         shield = self._control_names.shield()
-        text = await self._text(request, messages, shield)
+        messages = [with_image_marks(message, shield) for message in messages]
+        text = await self._text(marked(request, shield), messages, shield)
         if text is None:
+            if request.images:
+                raise BadRequest("reading the request: images have no place in a text with a gap to fill")
             return await asyncio.to_thread(self._fill_in_the_middle, request)
         passages = shield.passages(text)
+        files = [passage.image for passage in passages if passage.image is not None]
+        images = [await self._image(file) for file in files]
+        parts = await asyncio.to_thread(self._parts, passages, images)
         text = "".join(passage.text for passage in passages)
-        tokens = await asyncio.to_thread(self._tokenize, passages)
-        if self._vocab.add_bos and tokens[:2] == [self._vocab.bos] * 2:
-            del tokens[0]  # the template writes it, and the tokenizer adds it again
-        return text, [*request.context, *tokens]
+        return Prompt.of_parts(text, (request.context, *parts))
 
-    def _tokenize(self, passages: Sequence[Passage]) -> list[int]:
-        tokens: list[int] = []
+    def _parts(self, passages: Sequence[Passage], images: Sequence[ImageParts]) -> list[list[int] | ImagePiece]:
+        """``images`` are those of the passages, in order."""
+        parts: list[list[int] | ImagePiece] = [[]]
+        waiting = iter(images)
         for i, passage in enumerate(passages):
-            tokens += self._vocab.tokenize(
-                passage.text, add_special=i == 0, parse_special=not passage.is_plain
-            )
-        return tokens
+            if passage.image is not None:
+                parts += [*next(waiting), []]
+                continue
+            last = parts[-1]
+            assert isinstance(last, list)
+            last += self._vocab.tokenize(passage.text, add_special=i == 0, parse_special=not passage.is_plain)
+        first = parts[0]
+        assert isinstance(first, list)
+        if passages and passages[0].image is not None:
+            first += self._vocab.tokenize("", add_special=True, parse_special=False)
+        elif self._vocab.add_bos and first[:2] == [self._vocab.bos] * 2:
+            del first[0]  # the template writes it, and the tokenizer adds it again
+        return parts
+
+    async def _image(self, file: bytes) -> ImageParts:
+        assert self._vision is not None
+        parts = await self._vision.read(file)
+        for part in parts:
+            if isinstance(part, ImagePiece) and not part.causal and len(part) > self._n_ubatch:
+                raise Unsupported(
+                    f"reading a picture: the model must see {len(part)} tokens of it at once, "
+                    f"and is loaded for {self._n_ubatch}",
+                    hint="raise num_batch and num_ctx, or send a smaller picture",
+                )
+        return parts
 
     async def _text(self, request: Generate, messages: Sequence[Message], shield: Shield) -> str | None:
         """With marks of ``shield``. None: fill in the middle without a template."""
@@ -218,7 +259,7 @@ class Preparer:
             )
         return await self._renderer.render(job) + prefill
 
-    def _fill_in_the_middle(self, request: Generate) -> tuple[str, list[int]]:
+    def _fill_in_the_middle(self, request: Generate) -> Prompt:
         """Prefix, suffix, middle: the order that all models with these tokens are trained on."""
         vocab = self._vocab
         if NO_TOKEN in (vocab.fim_prefix, vocab.fim_suffix, vocab.fim_middle):
@@ -227,7 +268,7 @@ class Preparer:
         after = vocab.tokenize(request.suffix, add_special=False, parse_special=False)
         start = [vocab.bos] if vocab.add_bos else []
         tokens = [*start, vocab.fim_prefix, *before, vocab.fim_suffix, *after, vocab.fim_middle]
-        return vocab.detokenize(tokens), tokens
+        return Prompt(vocab.detokenize(tokens), tokens)
 
     def _cut(self, tokens: list[int], options: Options) -> list[int]:
         """Keep the start, as far as `num_keep` says, and the end: an eighth of the context is left for the
@@ -250,7 +291,7 @@ def _conversation(request: Generate) -> list[Message]:
         return messages
     if request.system:
         messages = [Message(role="system", content=request.system), *messages]
-    return [*messages, Message(role="user", content=request.prompt)]
+    return [*messages, Message(role="user", content=request.prompt, images=request.images)]
 
 
 def _without_prefill(messages: Sequence[Message]) -> tuple[Sequence[Message], str]:

@@ -15,15 +15,12 @@ import numpy.typing as npt
 from llama_cpp import mtmd_cpp
 
 from ..errors import BadRequest, RunnerFault
-from .image_cells import ImagePiece, cells_of
+from .image_cells import ImageParts, ImagePiece, cells_of
 from .llama import LlamaModel, LoadError
 from .llama_log import LlamaLog
 from .picture import Picture
 
 _MROPE_DIMENSIONS = 4
-
-ImageParts = tuple[list[int] | ImagePiece, ...]
-"""What an image is in a prompt, in order: tokens that mark it, and pieces of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ import hashlib
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
-from .image_cells import ImagePiece
+from .image_cells import ImageParts, ImagePiece
 from .picture import read_picture
-from .projector import ImageParts, Projector
+from .projector import Projector
 
 _KEPT_BYTES = 128 * 1024 * 1024
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import msgspec
-
 from ...runtime.inference import ChatRequest, Settings
 from ...runtime.protocol import FunctionCall, Message, MessageToolCall, Think
 from ..errors import BadField
 from ..field_status import refuse_unsupported
-from ..native.inference import images_of, parse_seconds
+from ..message_parts import MessageParts, joined
+from ..native.inference import parse_seconds
 from ..openai.request import ForcedTool, chosen_tools
 from . import schema as schema
 
@@ -156,13 +155,7 @@ def _append(result: list[Message], message: Message) -> None:
     if last is None or last.role != message.role or message.role not in ("user", "assistant"):
         result.append(message)
         return
-    result[-1] = msgspec.structs.replace(
-        last,
-        content="\n".join(text for text in (last.content, message.content) if text),
-        thinking=last.thinking + message.thinking,
-        images=last.images + message.images,
-        tool_calls=last.tool_calls + message.tool_calls,
-    )
+    result[-1] = joined(last, message)
 
 
 class _Turn:
@@ -172,9 +165,8 @@ class _Turn:
         self._role = role
         self._names = names
         self._results: list[Message] = []
-        self._texts: list[str] = []
+        self._parts = MessageParts("messages")
         self._thoughts: list[str] = []
-        self._images: list[str] = []
         self._calls: list[MessageToolCall] = []
 
     def read(self, content: str | list[Any]) -> list[Message]:
@@ -182,7 +174,7 @@ class _Turn:
             return [Message(role=self._role, content=content)]
         for block in content:
             self._read(block)
-        if not self._results or self._texts or self._images:
+        if not self._results or not self._parts.is_empty:
             # Results come first: they answer the turn before.
             return [*self._results, self._message()]
         return self._results
@@ -190,22 +182,21 @@ class _Turn:
     def _message(self) -> Message:
         return Message(
             role=self._role,
-            content="\n".join(self._texts),
             thinking="".join(self._thoughts),
-            images=images_of(self._images),
             tool_calls=tuple(self._calls),
+            **self._parts.fields(),
         )
 
     def _read(self, block: Any) -> None:
         match block:
             case {"type": "text", "text": str(text)}:
-                self._texts.append(text)
+                self._parts.add_text(text)
             case {"type": "thinking"}:
                 self._thoughts.append(str(block.get("thinking") or ""))
             case {"type": "image"}:
-                self._images.append(_image(block))
+                self._parts.add_image(_image(block))
             case {"type": "document"} | {"type": "search_result"}:
-                self._texts.append(_document(block))
+                self._parts.add_text(_document(block))
             case {"type": "tool_use", "name": str(name)}:
                 self._add_call(name, block)
             case {"type": "tool_result"}:
@@ -228,8 +219,9 @@ class _Turn:
         call_id = str(block.get("tool_use_id") or "")
         content = block.get("content") or ""
         parts = content if isinstance(content, list) else []
-        images = [_image(part) for part in parts if isinstance(part, dict) and part.get("type") == "image"]
-        self._images += images
+        for part in parts:
+            if isinstance(part, dict) and part.get("type") == "image":
+                self._parts.add_image(_image(part))
         rest = [part for part in parts if not (isinstance(part, dict) and part.get("type") == "image")]
         self._results.append(
             Message(

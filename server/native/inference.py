@@ -6,8 +6,6 @@ Source: Ollama's server/routes.go: the order of checks, the load and unload form
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import functools
 import json
@@ -24,6 +22,7 @@ from ..errors import BadField, NoSuchModel, asked_for
 from ..field_status import refuse_unsupported
 from ..guard import note
 from ..json_body import read_request
+from ..message_parts import image_of
 from ..services import Services
 from ..streaming import Body, gathered, noted, open_stream
 from ..wire import JSON, NDJSON, json_bytes, rfc3339
@@ -220,16 +219,8 @@ def parse_seconds(value: object) -> float | None:
 
 
 def images_of(texts: list[str]) -> tuple[bytes, ...]:
-    """Base64, with or without a data URI around it."""
-    return tuple(_image(text) for text in texts)
-
-
-def _image(text: str) -> bytes:
-    data = text.partition(",")[2] if text.startswith("data:") else text
-    try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise BadField("images: expected base64", field="images") from error
+    """Base64, with or without a data: URL around it."""
+    return tuple(image_of(text, "images") for text in texts)
 
 
 def runtime_message(message: schema.MessageIn) -> Message:

@@ -15,7 +15,8 @@ import msgspec
 from ...runtime.inference import Settings
 from ...runtime.protocol import FunctionCall, Message, MessageToolCall, Think
 from ..errors import BadField
-from ..native.inference import arguments_of, images_of, parse_seconds
+from ..message_parts import MessageParts
+from ..native.inference import arguments_of, parse_seconds
 from . import schema as schema
 
 MAX_CHOICES = 8
@@ -108,12 +109,9 @@ def messages_of(messages: Sequence[schema.MessageIn]) -> tuple[Message, ...]:
 
 
 def _message(message: schema.MessageIn, names: Mapping[str, str]) -> Message:
-    text, images = _content(message.content)
     return Message(
         role="system" if message.role == "developer" else message.role,
-        content=text,
         thinking=message.reasoning or message.reasoning_content,
-        images=images,
         tool_calls=tuple(
             MessageToolCall(
                 id=call.id,
@@ -126,30 +124,24 @@ def _message(message: schema.MessageIn, names: Mapping[str, str]) -> Message:
         tool_call_id=message.tool_call_id,
         tool_name=(message.name or names.get(message.tool_call_id, "")) if message.role == "tool" else "",
         name="" if message.role == "tool" else message.name,
+        **_content(message.content),
     )
 
 
-def _content(content: str | list[Any]) -> tuple[str, tuple[bytes, ...]]:
+def _content(content: str | list[Any]) -> dict[str, Any]:
+    """Fields of `Message`."""
     if isinstance(content, str):
-        return content, ()
-    texts, images = [], []
+        return {"content": content}
+    parts = MessageParts("messages")
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind in ("text", "input_text", "refusal"):
-            texts.append(str(part.get("text") or part.get("refusal") or ""))
+            parts.add_text(str(part.get("text") or part.get("refusal") or ""))
         elif kind == "image_url":
-            images.append(image_url(part.get("image_url")))
+            parts.add_image_url(part.get("image_url"))
         else:
             raise BadField(f"messages: invalid message format: part of type {kind!r}", field="messages")
-    return "\n".join(texts), images_of(images)
-
-
-def image_url(value: object, *, field: str = "messages") -> str:
-    """The ``data:`` URL that an image is in; nothing is fetched from elsewhere."""
-    url = value.get("url") if isinstance(value, dict) else value
-    if isinstance(url, str) and url.startswith("data:"):
-        return url
-    raise BadField(f"{field}: invalid image input: expected a data: URL", field=field)
+    return parts.fields()
 
 
 def think_of_effort(effort: str, *, field: str = "reasoning_effort") -> Think | None:

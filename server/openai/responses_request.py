@@ -13,9 +13,10 @@ from ...runtime.inference import ChatRequest, Settings
 from ...runtime.protocol import FunctionCall, Message, MessageToolCall, Think
 from ..errors import BadField
 from ..field_status import refuse_unsupported
-from ..native.inference import arguments_of, images_of, parse_seconds
+from ..message_parts import MessageParts
+from ..native.inference import arguments_of, parse_seconds
 from . import responses_schema as schema
-from .request import ForcedTool, chosen_tools, image_url, think_of_effort
+from .request import ForcedTool, chosen_tools, think_of_effort
 
 LOGPROBS = "message.output_text.logprobs"
 ENCRYPTED = "reasoning.encrypted_content"
@@ -183,15 +184,15 @@ class _Items:
         return tuple(self._messages)
 
     def _add_message(self, role: str, content: object) -> None:
-        text, images = _content(content or "")
+        fields = _content(content or "")
         if role == "assistant":
-            self._add_to_turn(content=text)
+            self._add_to_turn(content=fields["content"])
             return
         if role not in ("user", "system", "developer"):
             raise BadField(f"input: unexpected role {role[:40]!r}", field="input")
         self._end_turn()
         role = "system" if role == "developer" else role
-        self._messages.append(Message(role=role, content=text, images=images))
+        self._messages.append(Message(role=role, **fields))
 
     def _add_call(self, name: str, item: Mapping[str, Any]) -> None:
         full_name = f"{item['namespace']}.{name}" if item.get("namespace") else name
@@ -204,11 +205,9 @@ class _Items:
     def _add_result(self, item: Mapping[str, Any]) -> None:
         self._end_turn()
         call_id = str(item.get("call_id") or "")
-        text, images = _content(item.get("output") or "")
         name = self._names.get(call_id, "")
-        self._messages.append(
-            Message(role="tool", content=text, images=images, tool_call_id=call_id, tool_name=name)
-        )
+        fields = _content(item.get("output") or "")
+        self._messages.append(Message(role="tool", tool_call_id=call_id, tool_name=name, **fields))
 
     def _add_to_turn(
         self, *, content: str = "", thinking: str = "", calls: tuple[MessageToolCall, ...] = ()
@@ -235,19 +234,20 @@ def _thought(item: Mapping[str, Any]) -> str:
     return str(item.get("encrypted_content") or "")
 
 
-def _content(content: Any) -> tuple[str, tuple[bytes, ...]]:
+def _content(content: Any) -> dict[str, Any]:
+    """Fields of `Message`."""
     if isinstance(content, str):
-        return content, ()
-    texts, images = [], []
+        return {"content": content}
+    parts = MessageParts("input")
     for part in content if isinstance(content, list) else [content]:
         match part:
             case {"type": "input_text" | "output_text" | "text" | "summary_text", "text": str(text)}:
-                texts.append(text)
+                parts.add_text(text)
             case {"type": "refusal", "refusal": str(text)}:
-                texts.append(text)
+                parts.add_text(text)
             case {"type": "input_image"}:
-                images.append(image_url(part.get("image_url"), field="input"))
+                parts.add_image_url(part.get("image_url"))
             case _:
                 kind = part.get("type") if isinstance(part, dict) else None
                 raise BadField(f"input: content of type {kind!r} cannot be read", field="input")
-    return "\n".join(texts), images_of(images)
+    return parts.fields()
