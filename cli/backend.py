@@ -6,8 +6,9 @@ Both take the runtime's requests and give its events, so that nothing above know
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,6 +32,10 @@ class Backend(Protocol):
         """Continue a prompt."""
         ...
 
+    def sees(self, model: str) -> bool:
+        """Whether the model takes pictures. Raises where there is no such model."""
+        ...
+
     def close(self) -> None:
         """Let go of everything; a runtime of our own stops."""
         ...
@@ -50,6 +55,13 @@ class EmbeddedBackend:
 
     def generate(self, request: GenerateRequest) -> Iterator[InferenceEvent]:
         return self._iterate(self._start().inference.generate(request))
+
+    def sees(self, model: str) -> bool:
+        from ..oci.reference import Reference
+        from ..oci.store import Store
+        from ..runtime.mount import mount
+
+        return "vision" in mount(Store.open(self._store_root), Reference.parse(model)).facts.capabilities
 
     def close(self) -> None:
         if self._runtime is not None:
@@ -99,8 +111,13 @@ class ServerBackend:
         body: dict[str, Any] = {"model": request.model, "prompt": request.prompt, **_settings_json(request)}
         if request.system:
             body["system"] = request.system
+        if request.images:
+            body["images"] = _base64(request.images)
         for line in self._client.stream("/api/generate", body):
             yield from _events(line, line.get("response", ""), line)
+
+    def sees(self, model: str) -> bool:
+        return "vision" in self._client.call("POST", "/api/show", {"model": model}).get("capabilities", ())
 
     def close(self) -> None:
         """Nothing is held between requests."""
@@ -121,7 +138,12 @@ def _settings_json(request: ChatRequest | GenerateRequest) -> dict[str, Any]:
 
 
 def _message_json(message: Message) -> dict[str, Any]:
-    return {"role": message.role, "content": message.content}
+    images = {"images": _base64(message.images)} if message.images else {}
+    return {"role": message.role, "content": message.content, **images}
+
+
+def _base64(files: Iterable[bytes]) -> list[str]:
+    return [base64.b64encode(file).decode() for file in files]
 
 
 def _events(line: dict[str, Any], text: str, holder: dict[str, Any]) -> Iterator[InferenceEvent]:

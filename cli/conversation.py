@@ -17,6 +17,7 @@ from ..modelfile.errors import LadingError
 from ..modelfile.parameters import parse_value
 from ..runtime.inference import ChatRequest, Settings
 from ..runtime.protocol import Message
+from .attachments import names_images, take_images
 from .backend import Backend
 from .printer import Printer
 
@@ -77,7 +78,10 @@ class Conversation:
         return "\n".join(lines)
 
     def _answer(self, text: str) -> None:
-        question = Message(role="user", content=text)
+        images: tuple[bytes, ...] = ()
+        if names_images(text) and self.backend.sees(self.model):
+            text, images = take_images(text)
+        question = Message(role="user", content=text, images=images)
         system = [Message(role="system", content=self.system)] if self.system else []
         request = ChatRequest(
             model=self.model, messages=(*system, *self.messages, question), settings=self.settings

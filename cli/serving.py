@@ -168,9 +168,11 @@ def run(
 ) -> None:
     """Ask a model one question, or talk with it.
 
-    The prompt may come from arguments, a pipe, or both (the pipe first). A running server answers; without
-    one, the model is loaded for as long as the command runs. A model that is missing is pulled.
+    The prompt may come from arguments, a pipe, or both (the pipe first). Where the model can see, pictures
+    are named by their paths, such as ./cat.png. A running server answers; without one, the model is loaded
+    for as long as the command runs. A model that is missing is pulled.
     """
+    from .attachments import names_images, take_images
     from .printer import Printer
 
     session = session_of(context)
@@ -184,7 +186,10 @@ def run(
             return
         from ..runtime.inference import GenerateRequest
 
-        request = GenerateRequest(model=model, prompt=text, system=system, settings=settings)
+        images: tuple[bytes, ...] = ()
+        if names_images(text) and backend.sees(model):
+            text, images = take_images(text)
+        request = GenerateRequest(model=model, prompt=text, system=system, images=images, settings=settings)
         printer.print_answer(backend.generate(request))
     finally:
         backend.close()
