@@ -61,7 +61,9 @@ class EmbeddedBackend:
         from ..oci.store import Store
         from ..runtime.mount import mount
 
-        return "vision" in mount(Store.open(self._store_root), Reference.parse(model)).facts.capabilities
+        defaults = self._settings.default_registry, self._settings.default_namespace
+        reference = Reference.parse(model, default_registry=defaults[0], default_namespace=defaults[1])
+        return "vision" in mount(Store.open(self._store_root), reference).facts.capabilities
 
     def close(self) -> None:
         if self._runtime is not None:
