@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -55,16 +56,25 @@ from .contents import (
     write_contents,
 )
 from .creation import ensure_folders, prepare
-from .disk import open_regular, translating
+from .disk import open_regular, sync_folder, translating
 from .fsck import FsckReport, check
 from .graph import Unreadable, read_document, walk
 from .hashing import CHUNK
-from .importer import ImportedFile, hash_source, import_into, open_source
+from .importer import (
+    ImportedFile,
+    clone_into,
+    hash_source,
+    import_into,
+    link_as,
+    may_link,
+    open_source,
+)
 from .index import Entry, TaggedManifest, TagIndex
 from .ingest import Ingest, ingesting
 from .layout import StoreLayout
 from .lease import LeaseBook
 from .lock import locked
+from .mark import set_mark
 from .parted_file import bytes_present
 from .sweep import GcReport, SweepPolicy, live_digests, sweep
 
@@ -243,25 +253,73 @@ class Store:
             ingest.write(data)
             return ingest.commit()
 
-    def import_file(self, path: Path, *, on_bytes: Callable[[int], None] | None = None) -> ImportedFile:
+    def import_file(
+        self,
+        path: Path,
+        *,
+        expected: Descriptor | None = None,
+        link: bool = False,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> ImportedFile:
         """Store the content of a local file, which stays as it is. One read; a clone where possible; nothing
-        is written where the store has it already.
+        is written where the store has it already, nor read where that is ``expected``.
 
+        ``link`` allows hard links, for files that nobody ever writes again: see ``importer.py``.
         ``on_bytes`` is told each number of bytes that was taken in; in all, the size of the file.
 
-        Raises: BadSource, SourceChanged; then nothing is stored.
+        Raises: BadSource, SourceChanged; DigestMismatch, SizeMismatch where it is not what is ``expected``;
+            then nothing is stored.
         """
         source = open_source(path)
         try:
-            if self._has_blob_of_size(os.fstat(source).st_size):
+            size = os.fstat(source).st_size
+            if expected is not None:
+                if size != expected.size:
+                    raise SizeMismatch(str(expected.digest), expected.size, size)
+                if self.intact(expected.digest, size):
+                    return ImportedFile(expected.digest, size)
+            elif self._has_blob_of_size(size):
                 known = hash_source(source, path, on_bytes)
                 if self.intact(known.digest, known.size):
                     return known
                 on_bytes = None  # it has been told of every byte
-            with self._ingest_new() as ingest:
+            if link and (linked := self._link(source, path, expected, on_bytes)) is not None:
+                return linked
+            with self.ingest(expected) as ingest:
                 return import_into(ingest, source, path, on_bytes)
         finally:
             os.close(source)
+
+    def _link(
+        self,
+        source: int,
+        path: Path,
+        expected: Descriptor | None,
+        on_bytes: Callable[[int], None] | None,
+    ) -> ImportedFile | None:
+        """`import_file` by a clone, or else a hard link; None where neither is possible."""
+        with self.ingest(expected) as ingest:
+            if (cloned := clone_into(ingest, source, path, on_bytes)) is not None:
+                return cloned
+        if not may_link(source, self._layout.ingest):
+            return None
+        found = hash_source(source, path, on_bytes)
+        if expected is not None and found.digest != expected.digest:
+            raise DigestMismatch(str(expected.digest), str(found.digest), what=str(path))
+        name, target = self._layout.ingest / f"new-{secrets.token_hex(8)}", self._layout.blob(found.digest)
+        with translating("linking", target):
+            if not link_as(source, path, name):
+                return None
+            try:
+                set_mark(source, found.digest)
+                os.fsync(source)
+                with locked(self._layout.lock, "shared"):
+                    self._leases.record(found.digest)
+                    name.rename(target)
+                sync_folder(target.parent)
+            finally:
+                name.unlink(missing_ok=True)  # renaming it to another name of the same file does nothing
+        return replace(found, linked=True)
 
     @contextmanager
     def ingest(
