@@ -18,15 +18,21 @@ MIN_COLUMNS = 40
 
 
 @contextmanager
-def show_progress(*, quiet: bool = False) -> Iterator[ProgressSink]:
-    """A sink for progress events, drawn in the way that stderr allows."""
-    if quiet:
-        yield _discard
-    elif not _can_draw():
-        yield _Lines(_print_line)
-    else:
-        with _bars() as sink:
-            yield sink
+def show_progress(*, quiet: bool = False, resumable: bool = False) -> Iterator[ProgressSink]:
+    """A sink for progress events, drawn in the way that stderr allows. After an interrupt of work that is
+    ``resumable``, says so."""
+    try:
+        if quiet:
+            yield _discard
+        elif not _can_draw():
+            yield _Lines(_print_line)
+        else:
+            with _bars() as sink:
+                yield sink
+    except KeyboardInterrupt:
+        if resumable and not quiet:
+            _print_line("Interrupted. What has arrived is kept: the same command goes on from there.")
+        raise
 
 
 def _can_draw() -> bool:

@@ -19,7 +19,15 @@ from .listening import (
 )
 from .output import print_rows
 from .progress import show_progress
-from .session import FormatOption, InsecureOption, ModelArgument, QuietOption, session_of
+from .session import (
+    FormatOption,
+    InsecureOption,
+    LimitRateOption,
+    ModelArgument,
+    ParallelOption,
+    QuietOption,
+    session_of,
+)
 
 
 def pull(
@@ -29,6 +37,8 @@ def pull(
     ],
     quiet: QuietOption = False,
     insecure: InsecureOption = False,
+    parallel: ParallelOption = None,
+    limit_rate: LimitRateOption = None,
 ) -> None:
     """Fetch a model from a registry into the store.
 
@@ -37,7 +47,7 @@ def pull(
     from ..oci.offline.image_layout import LayoutPlace, pull_from
     from ..oci.transfer import pull as pull_model
 
-    session = session_of(context)
+    session = session_of(context).given(parallel=parallel, max_download_rate=limit_rate)
     place = LayoutPlace.parse(model)
     if place is not None:
         with show_progress(quiet=quiet) as progress:
@@ -46,7 +56,7 @@ def pull(
         return
     reference = session.reference(model)
     client = session.registry_client(insecure=insecure, reference=reference)
-    with show_progress(quiet=quiet) as progress:
+    with show_progress(quiet=quiet, resumable=True) as progress:
         manifest = pull_model(session.store(), client, reference, progress=progress)
     print(f"{session.display(reference)}@{manifest.descriptor.digest}")
 
@@ -60,6 +70,8 @@ def push(
     form: AsOption = None,
     quiet: QuietOption = False,
     insecure: InsecureOption = False,
+    parallel: ParallelOption = None,
+    limit_rate: LimitRateOption = None,
 ) -> None:
     """Send a model to the registry that its name, or TARGET, names.
 
@@ -68,7 +80,7 @@ def push(
     from ..oci.offline.image_layout import PREFIX, LayoutPlace, push_to
     from ..oci.transfer import push as push_model
 
-    session = session_of(context)
+    session = session_of(context).given(parallel=parallel, max_upload_rate=limit_rate)
     reference = session.reference(model)
     dialect = parse_dialect(form) if form is not None else None
     place = LayoutPlace.parse(target) if target else None
@@ -84,7 +96,7 @@ def push(
     store = session.store()
     with store.lease():
         manifest = written_as(store, store.resolve(reference), dialect) if dialect is not None else None
-        with show_progress(quiet=quiet) as progress:
+        with show_progress(quiet=quiet, resumable=True) as progress:
             descriptor = push_model(
                 store, client, reference, target=destination, manifest=manifest, progress=progress
             )

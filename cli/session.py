@@ -5,7 +5,7 @@ Heavy parts are imported when first asked for, so that a command pays only for w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -105,6 +105,13 @@ class Session:
         }
         return ServerClient.at(settings["host"], api_key=settings["api_key"] or "", **paths)
 
+    def given(self, **flags: object) -> Session:
+        """This session with settings that the command's own flags give; None means not given.
+
+        Raises: BadSetting.
+        """
+        return replace(self, settings=self.settings.given(**flags))
+
     def registry_client(
         self, *, insecure: bool = False, reference: Reference | None = None
     ) -> RegistryClient:
@@ -118,6 +125,7 @@ class Session:
 
     def registry_settings(self, plain_http: tuple[str, ...] = ()) -> RegistrySettings:
         """How registries are reached; ``plain_http`` lists hosts that are spoken to without TLS."""
+        from ..oci.registry.certificates import default_folders
         from ..oci.registry.settings import RegistrySettings
 
         proxies = {
@@ -125,11 +133,20 @@ class Session:
             for scheme in ("http", "https")
             if (url := self._read_either_case(f"{scheme.upper()}_PROXY")) is not None
         }
-        ca_file = self.settings["ca_file"]
+        settings = self.settings
+        ca_file, cert_dir = settings["ca_file"], settings["cert_dir"]
+        own_folder = (Path(cert_dir).expanduser(),) if cert_dir else ()
         return RegistrySettings(
             plain_http=plain_http,
             signatures=self.signature_policy(),
             ca_file=Path(ca_file).expanduser() if ca_file else None,
+            certificate_folders=(*own_folder, *default_folders(settings.environ, Path.home())),
+            mirrors=settings["mirrors"],
+            realm_hosts=settings["token_services"],
+            upload_hosts=settings["upload_hosts"],
+            parallel=settings["parallel"],
+            download_rate=settings["max_download_rate"],
+            upload_rate=settings["max_upload_rate"],
             proxies=proxies,
             no_proxy=tuple(
                 filter(None, (self._read_either_case("NO_PROXY") or "").replace(" ", "").split(","))
@@ -184,6 +201,12 @@ ModelArgument = Annotated[
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")]
 InsecureOption = Annotated[
     bool, typer.Option("--insecure", "--plain-http", help="Allow plain HTTP to this registry.")
+]
+ParallelOption = Annotated[
+    int | None, typer.Option("--parallel", metavar="N", help="Connections that move data at once.")
+]
+LimitRateOption = Annotated[
+    str | None, typer.Option("--limit-rate", metavar="RATE", help="Bytes a second at most: 10MB, 500KiB.")
 ]
 FormatOption = Annotated[
     str, typer.Option("--format", metavar="FORM", help="table, json, or a template such as '{{.name}}'.")

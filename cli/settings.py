@@ -7,9 +7,10 @@ the default. ``lading config`` prints the outcome; ``docs/settings.md`` is gener
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,9 @@ def _whole(raw: Any) -> int:
     return number
 
 
+_PLACE = re.compile(r"[a-z0-9][a-z0-9.-]*(?::[0-9]{1,5})?(?:/[A-Za-z0-9_.-]+)*")
+"""A registry, or a path in one."""
+
 _TRUE = {"1", "t", "true", "yes", "on"}
 _FALSE = {"0", "f", "false", "no", "off", ""}
 
@@ -124,6 +128,22 @@ def _size(raw: Any) -> int:
     return size
 
 
+def _places(raw: Any) -> dict[str, tuple[str, ...]]:
+    """``a.example=b.example/path, a.example=c.example``, or a table of TOML with texts or lists."""
+    pairs: list[tuple[str, Any]] = []
+    if isinstance(raw, dict):
+        for name, hosts in raw.items():
+            pairs += [(name, host) for host in (hosts if isinstance(hosts, list) else [hosts])]
+    else:
+        pairs = [(name, host) for name, _, host in (entry.partition("=") for entry in _names(raw))]
+    found: dict[str, tuple[str, ...]] = {}
+    for name, host in pairs:
+        if not isinstance(host, str) or not all(map(_PLACE.fullmatch, (name, host))):
+            raise ValueError
+        found[name] = (*found.get(name, ()), host)
+    return found
+
+
 def _kv_type(raw: Any) -> str:
     if (text := _text(raw).lower()) not in ("", "f16", "q8_0", "q4_0"):
         raise ValueError
@@ -163,6 +183,20 @@ SETTINGS: tuple[Setting, ...] = (
             meaning="registries that may be reached over plain HTTP; loopback addresses always may"),
     Setting(name="ca_file", parse=_optional_text, expected="a PEM file", default=None,
             meaning="certificate authorities to trust for registries, beside the system's"),
+    Setting(name="cert_dir", parse=_optional_text, expected="a folder", default=None,
+            meaning="a folder like Docker's `certs.d`, looked at before Docker's and Podman's own"),
+    Setting(name="mirrors", parse=_places, expected="registries and their mirrors, as in a.example=b.example",
+            default={}, meaning="where to pull from first: `docker.io=mirror.example.com/hub`"),
+    Setting(name="token_services", parse=_places, expected="registries and hosts, as in a.example=b.example",
+            default={}, meaning="hosts that may see a registry's credentials, since they give tokens for it"),
+    Setting(name="upload_hosts", parse=_names, expected="hosts, separated by commas", default=(),
+            meaning="other hosts that a registry may want uploads to go to"),
+    Setting(name="parallel", parse=_positive, expected="a whole number above 0", default=4,
+            meaning="connections that a pull or push moves data over at once"),
+    Setting(name="max_download_rate", parse=_bytes, expected="a size such as 10MB", default=0,
+            meaning="bytes a second that a pull takes at most; 0 means no bound"),
+    Setting(name="max_upload_rate", parse=_bytes, expected="a size such as 10MB", default=0,
+            meaning="bytes a second that a push sends at most; 0 means no bound"),
     Setting(name="policy", parse=_optional_text, expected="a TOML file", default=None,
             meaning="which models must be signed to be used; default `policy.toml` beside `config.toml`"),
     Setting(name="keep_alive", parse=lambda raw: raw if isinstance(raw, int) else _text(raw),
@@ -263,6 +297,17 @@ class Settings:
     def cache(self) -> Path:
         """The folder for what can be made again at any time."""
         return Path(self.read("XDG_CACHE_HOME") or Path.home() / ".cache") / "lading"
+
+    def given(self, **flags: Any) -> Settings:
+        """These settings with those that the command line gives; None means not given. Raises: BadSetting."""
+        values = dict(self.values)
+        for setting in SETTINGS:
+            if (raw := flags.get(setting.name)) is not None:
+                try:
+                    values[setting.name] = Value(setting.parse(raw), "flag")
+                except (ValueError, TypeError):
+                    raise BadSetting(setting.name, raw, "flag", setting.expected) from None
+        return replace(self, values=values)
 
     def read(self, variable: str) -> str | None:
         """Another program's variable (``XDG_RUNTIME_DIR``), or None when unset or empty."""

@@ -70,7 +70,7 @@ def settings() -> str:
             (
                 f"`{setting.name}`",
                 ", ".join(f"`{name}`" for name in (setting.variable, setting.ollama) if name),
-                f"`{setting.default}`" if setting.default not in (None, (), False, 0) else "",
+                f"`{setting.default}`" if setting.default not in (None, (), {}, False, 0) else "",
                 setting.meaning,
             )
             for setting in SETTINGS
@@ -136,6 +136,9 @@ GENERATORS = {
     "responses-fields": lambda: api_tables.field_table(api_tables.RESPONSES, table),
     "anthropic-fields": lambda: api_tables.field_table(api_tables.ANTHROPIC, table),
     "llama-fields": lambda: api_tables.field_table(api_tables.LLAMA, table),
+    "routes": lambda: api_tables.route_table(table),
+    "roles-of-keys": lambda: api_tables.role_table(table),
+    "metrics": lambda: api_tables.metric_table(table),
     "error-table": lambda: api_tables.error_table(table),
 }
 

@@ -227,7 +227,7 @@ class Authenticator:
         if credential is not None and not trusted:
             notes += (
                 f"the credentials from {credential.source} were kept back, because {service.netloc} is "
-                f"another host than {registry.netloc} and not configured as its token service",
+                f"another host than {registry.netloc} and not among its token_services",
             )
             credential = None
         return RegistryDenied(

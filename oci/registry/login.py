@@ -135,6 +135,7 @@ def _checked_realm(settings: RegistrySettings, registry: Origin, url: str) -> st
             "logging in",
             f"its token service is on another host, {service.netloc}, which is not known to belong to it; "
             "the password was not sent",
+            hint=f"if it does, say so in the settings: token_services, {registry.netloc}={service.netloc}",
         )
     return resolve(url, url)
 
