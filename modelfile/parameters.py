@@ -353,6 +353,12 @@ _TABLE = (
     ),
     _load("main_gpu", "int", None, "the one GPU to use; -1: all", low=0, high=1023, also=(-1,)),
     _load("use_mmap", "bool", None, "map the weights into memory rather than reading them"),
+    _load(
+        "use_mlock",
+        "bool",
+        False,
+        "lock the weights in memory, as far as the system's limit on locked memory allows",
+    ),
     _load("num_thread", "int", None, "threads; 0: one for each physical core", low=0, high=4096),
     _load(
         "draft_num_predict",
@@ -368,7 +374,6 @@ _TABLE = (
     _ignored("f16_kv", "bool", "16-bit key-value cache", "it is the default; see the server's settings"),
     _ignored("logits_all", "bool", "compute the logits of every token", "requests ask for log probabilities"),
     _ignored("vocab_only", "bool", "load no weights", "there is no use for it when serving"),
-    _ignored("use_mlock", "bool", "lock the weights in memory", "Ollama dropped it"),
 )
 
 PARAMETERS: Mapping[str, ParameterSpec] = MappingProxyType({spec.name: spec for spec in _TABLE})

@@ -17,7 +17,7 @@ from .settings import DEFAULT_CONTEXT, RuntimeSettings
 MIN_CONTEXT = 4
 MAX_STEP = 512
 """Most tokens that a runner evaluates in one go, whatever ``num_batch`` is."""
-_ASKED_FOR = ("num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
+_ASKED_FOR = ("num_batch", "num_gpu", "main_gpu", "use_mmap", "use_mlock", "num_thread", "draft_num_predict")
 _DEFAULTS = Options()
 
 
@@ -134,6 +134,7 @@ class LoadPlan:
             n_gpu_layers=options.num_gpu,
             main_gpu=options.main_gpu,
             use_mmap=options.use_mmap,
+            use_mlock=options.use_mlock,
             kv_cache_type=settings.kv_cache_type,
             flash_attention=settings.flash_attention,
             embedding=files.shape.pooling,

@@ -37,6 +37,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     main_gpu: int = -1
     """The one GPU to use; -1: all."""
     use_mmap: bool = True
+    use_mlock: bool = False
+    """Lock the weights in memory, as far as the system allows. Ollama ignores it since 2026."""
     num_thread: int = 0
     """Threads for evaluation; 0: one for each physical core."""
     draft_num_predict: int = 4
@@ -76,6 +78,7 @@ LOAD_TIME: tuple[str, ...] = (
     "num_gpu",
     "main_gpu",
     "use_mmap",
+    "use_mlock",
     "num_thread",
     "draft_num_predict",
 )

@@ -118,6 +118,7 @@ class Ready(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="ready"):
     n_embd: int
     n_layer: int
     n_gpu_layers: int
+    n_threads: int
     architecture: str
     description: str
     """llama.cpp's own words, e.g. "llama 2.1M F16"."""
@@ -130,6 +131,8 @@ class Ready(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="ready"):
     """The part of `memory` that is on GPUs."""
     memory_mapped: int = 0
     """The part of `memory` that is mapped from the file: runners of the same file have it in common."""
+    flash_attention: bool = False
+    """Whether it is in use: "auto" leaves that to llama.cpp."""
     capabilities: tuple[str, ...] = ()
     """Of completion, embedding, insert, tools, thinking, as seen in the model and the template in use."""
     template: TemplateKind = ""

@@ -102,6 +102,10 @@ class LlamaContext:
         llama_cpp.llama_free(self.pointer)
 
     @property
+    def n_threads(self) -> int:
+        return int(llama_cpp.llama_n_threads(self.pointer))
+
+    @property
     def pooling(self) -> int:
         return int(llama_cpp.llama_pooling_type(self.pointer))
 

@@ -25,6 +25,7 @@ class LlamaLog:
     _ERROR, _CONTINUE = 4, 5
     _BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output)\s+buffer size =\s+([0-9.]+) MiB")
     _OFFLOADED = re.compile(r"offloaded (\d+)/\d+ layers to GPU")
+    _FLASH_ATTENTION = re.compile(r"flash_attn\s+= (enabled|disabled|auto)|Flash Attention (enabled)")
     _USES: ClassVar = {"model": "weights", "KV": "kv", "RS": "kv", "compute": "compute", "output": "output"}
 
     def __init__(self) -> None:
@@ -33,6 +34,8 @@ class LlamaLog:
         self._buffers: list[tuple[str, str, float]] = []
         self.gpu_layers = 0
         """Layers that the last load put on GPUs."""
+        self.flash_attention = False
+        """Whether the last context has it."""
         self._partial = ""
         self._level = 0
         self._callback = llama_cpp.llama_log_callback(self._log)
@@ -78,5 +81,7 @@ class LlamaLog:
                 self._errors.append(line[:2000])
             if found := self._OFFLOADED.search(line):
                 self.gpu_layers = int(found[1])
+            if found := self._FLASH_ATTENTION.search(line):
+                self.flash_attention = "enabled" in found.groups()
             if found := self._BUFFER.search(line):
                 self._buffers.append((found[1], self._USES[found[2]], float(found[3])))

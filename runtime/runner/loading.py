@@ -92,7 +92,7 @@ def _load(spec: LoadSpec, renderer: Renderer, log: LlamaLog, report: Callable[[L
         context=context,
         preparer=preparer,
         embedder=_embedder(model, context, n_ctx) if embeds else None,
-        facts=_facts(model, settings, template, log, ranks=context.ranks, sees=vision is not None),
+        facts=_facts(model, context, settings, template, log, sees=vision is not None),
     )
 
 
@@ -198,11 +198,11 @@ def _embedder(model: LlamaModel, context: LlamaContext, n_ctx: int) -> Embedder:
 
 def _facts(
     model: LlamaModel,
+    context: LlamaContext,
     settings: ContextSettings,
     template: TemplateFacts,
     log: LlamaLog,
     *,
-    ranks: bool,
     sees: bool,
 ) -> Ready:
     embeds = settings.embeddings
@@ -216,6 +216,7 @@ def _facts(
         n_embd=model.n_embd,
         n_layer=model.n_layer,
         n_gpu_layers=log.gpu_layers,
+        n_threads=context.n_threads,
         architecture=model.metadata("general.architecture") or "",
         description=model.description,
         parameter_count=model.parameter_count,
@@ -223,7 +224,8 @@ def _facts(
         memory=log.memory(),
         memory_gpu=log.memory(gpu_only=True),
         memory_mapped=log.mapped,
-        capabilities=("rerank",) if ranks else _capabilities(model, template, embeds, sees),
+        flash_attention=log.flash_attention,
+        capabilities=("rerank",) if context.ranks else _capabilities(model, template, embeds, sees),
         template=template.kind or ("" if embeds else "chatml"),
     )
 

@@ -35,7 +35,7 @@ def test_defaults_agree_with_the_table(name: str) -> None:
         pytest.param({}, {"stop": []}, {}, id="no stop"),
         pytest.param({}, {"num_predict": 12.9}, {"num_predict": 12}, id="numbers are truncated to integers"),
         pytest.param({}, {"banana": 1, "numa": True}, {}, id="unknown names are ignored"),
-        pytest.param({"use_mlock": True, "low_vram": "x"}, {}, {}, id="deprecated names are ignored"),
+        pytest.param({"f16_kv": True, "low_vram": "x"}, {}, {}, id="deprecated names are ignored"),
         pytest.param({}, {"num_ctx": 0, "num_thread": -1, "num_gpu": -7}, {}, id="choose for me"),
         pytest.param({"num_ctx": 512}, {"num_ctx": 0}, {}, id="request takes the model's context back"),
         pytest.param({}, {"num_gpu": 0, "main_gpu": 0}, {"num_gpu": 0, "main_gpu": 0}, id="zero has meaning"),
