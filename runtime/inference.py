@@ -25,6 +25,7 @@ from .protocol import (
     End,
     EndReason,
     Generate,
+    Grammar,
     Message,
     Rendered,
     Scores,
@@ -33,8 +34,12 @@ from .protocol import (
     Think,
     Thinking,
     ToolCall,
+    ToolChoice,
     Usage,
 )
+
+Form = Literal["json"] | dict[str, Any] | Grammar
+"""What an answer must be: a JSON object, what a JSON Schema describes, or what a grammar derives."""
 
 NO_OPTIONS: Mapping[str, Any] = {}
 
@@ -53,7 +58,7 @@ class Settings:
     """None: think where the model can."""
     effort: Think | None = None
     """How much to think where `think` leaves it to the model."""
-    format: Literal["json"] | dict[str, Any] | None = None
+    format: Form | None = None
     truncate: bool = True
     shift: bool = True
     logprobs: bool = False
@@ -67,6 +72,7 @@ class ChatRequest:
     model: str
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] = ()
+    tool_choice: ToolChoice = field(default_factory=ToolChoice)
     settings: Settings = Settings()
 
 
@@ -353,7 +359,9 @@ def _chat_call(request: ChatRequest, grant: Grant) -> Generate:
         messages = (Message(role="system", content=facts.system), *messages)
     if _forgets_thoughts(facts):
         messages = without_old_thoughts(messages)
-    return _common(request.settings, grant, messages=messages, tools=request.tools)
+    return _common(
+        request.settings, grant, messages=messages, tools=request.tools, tool_choice=request.tool_choice
+    )
 
 
 def _generate_call(request: GenerateRequest, grant: Grant) -> Generate:
@@ -388,7 +396,8 @@ def _common(settings: Settings, grant: Grant, **fields: Any) -> Generate:
     return Generate(
         id=0,
         think=think,
-        format=settings.format,
+        format=None if isinstance(settings.format, Grammar) else settings.format,
+        grammar=settings.format if isinstance(settings.format, Grammar) else None,
         options=grant.options,
         truncate=settings.truncate,
         shift=settings.shift,

@@ -192,6 +192,17 @@ class Grammar(msgspec.Struct, frozen=True):
     definition: str
 
 
+class ToolChoice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a model may do with the tools that it is offered."""
+
+    mode: Literal["auto", "required"] = "auto"
+    """"required": call one."""
+    names: tuple[str, ...] = ()
+    """Of the tools that may be called; none: any."""
+    parallel: bool = True
+    """Several calls in one answer."""
+
+
 class Generate(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="generate"):
     """Generate text: from a conversation (`messages`), or from a `prompt`, which the template wraps unless
     `raw`.
@@ -216,8 +227,12 @@ class Generate(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="genera
     images: tuple[bytes, ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
     """OpenAI's shape: {"type": "function", "function": {"name", "description", "parameters"}}."""
+    tool_choice: ToolChoice = ToolChoice()
     think: Think | None = None
     """None: as the template does by itself, without splitting thoughts from content."""
+    max_thinking_tokens: int | None = None
+    """Tokens of thoughts after which they are closed and the answer begins; None: as many as the model likes.
+    Means nothing where the model has no thoughts."""
     format: Literal["json"] | dict[str, Any] | None = None
     """"json", or a JSON Schema."""
     grammar: Grammar | None = None
@@ -304,6 +319,8 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     """Prompt tokens that did not have to be evaluated."""
     eval_tokens: int = 0
     """Tokens generated, the end token not included."""
+    thinking_tokens: int = 0
+    """Those of them that were thoughts, whether shown or not."""
     queue_duration_ns: int = 0
     prompt_duration_ns: int = 0
     eval_duration_ns: int = 0

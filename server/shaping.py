@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncGenerator
 
 from ..runtime.inference import InferenceEvent
-from ..runtime.protocol import Thinking, ToolCall
+from ..runtime.protocol import Thinking
 
 Events = AsyncGenerator[InferenceEvent, None]
 
@@ -16,12 +16,4 @@ async def without_thoughts(events: Events) -> Events:
     async with contextlib.aclosing(events):
         async for event in events:
             if not isinstance(event, Thinking):
-                yield event
-
-
-async def first_call_only(events: Events) -> Events:
-    """For clients that do one thing at a time: the model will call again once it has the first result."""
-    async with contextlib.aclosing(events):
-        async for event in events:
-            if not isinstance(event, ToolCall) or event.index == 0:
                 yield event

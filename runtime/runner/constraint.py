@@ -9,19 +9,23 @@ import asyncio
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from ..protocol import Grammar
+from ..errors import BadFormat
+from ..protocol import Generate, Grammar
 from .after_thinking import AfterThinking
+from .call_grammar import Spelling, calls_or_form, json_rule, possible_calls, required_calls
+from .format_constraint import FormatConstraint
 from .generation import Constraint
 from .grammar_bounds import check_grammar, check_regex, check_schema
 from .guidance import Matcher, json_grammar, lark_grammar, regex_grammar, tokenizer_of
 from .llama import LlamaVocab
+from .possible_calls import PossibleCalls
 from .renderer import Renderer
-from .thinking import ThinkingSplitter
+from .thinking import Splitter, ThinkingSplitter
+from .tool_formats.tool_format import CallShape
+from .tool_schema import CallableTool, callable_tools
 
 if TYPE_CHECKING:
     import llguidance
@@ -30,6 +34,23 @@ Form = Literal["json"] | Mapping[str, Any] | Grammar
 """JSON, a JSON Schema, or a grammar."""
 
 _ANY_OBJECT = {"type": "object"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallSyntax:
+    """How a model writes calls, and what it may write before them."""
+
+    shape: CallShape
+    markers: Sequence[str]
+    """Texts that may be control tokens."""
+    starts: Sequence[str] = ()
+    """What an answer begins with that is calls, where the shape has no trigger."""
+    thought: tuple[str, str] | None = None
+    """What stands around a thought that may come first, where that is no part of what is spared anyway."""
+    before_form: str = ""
+    """What an answer of a given format begins with."""
+
+
 _KEPT = 32
 
 
@@ -49,7 +70,68 @@ class ConstraintCompiler:
 
         Raises: BadFormat.
         """
-        constraint = FormatConstraint(await self._matcher(await self._grammar(form)), self._vocab.size)
+        return self._after(thinking, await self._matcher(await self._grammar(form)))
+
+    async def compile_calls(
+        self,
+        syntax: CallSyntax,
+        request: Generate,
+        splitter: Splitter | None,
+        thinking: ThinkingSplitter | None,
+    ) -> Constraint:
+        """The constraint for the calls that an answer to ``request`` may or must come to, and for its format.
+
+        ``splitter`` is what the answer's text runs through; ``thinking`` finds the thoughts that are spared
+        where the answer must begin with something.
+
+        Raises: BadRequest, BadFormat.
+        """
+        shape, choice = syntax.shape, request.tool_choice
+        tools = callable_tools(request.tools, choice.names)
+        form = request.grammar if request.format is None else request.format
+        spelling = Spelling(await self._control_texts(syntax.markers))
+        is_required = choice.mode == "required"
+        many = choice.parallel and not (is_required and len(choice.names) == 1)
+        try:
+            if form is None and not is_required:
+                lark = possible_calls(shape, tools, spelling, many=many)
+                beginning = await self._matcher(lark_grammar(lark))
+                return PossibleCalls(
+                    beginning, self._vocab, trigger=shape.trigger, starts=syntax.starts, thinking=splitter
+                )
+            calls = required_calls(shape, tools, spelling, many=many, thought=syntax.thought)
+            grammar = lark_grammar(calls)
+            if form is not None and not is_required:
+                grammar = calls_or_form(calls, await self._grammar(form), spelling(syntax.before_form))
+            return self._after(thinking, await self._matcher(grammar))
+        except BadFormat:
+            await self._blame(tools)
+            raise
+
+    async def _blame(self, tools: Sequence[CallableTool]) -> None:
+        """Raises: BadFormat that names the tool whose schema cannot be compiled, if there is one."""
+        for tool in tools:
+            try:
+                await self._renderer.try_grammar(lark_grammar(f"start: {json_rule(tool)}"))
+            except BadFormat as error:
+                raise BadFormat(f"reading the tool {tool.name}: {error.message}", hint=error.hint) from error
+
+    async def _control_texts(self, markers: Sequence[str]) -> dict[str, int]:
+        """The tokens of those markers that are no text for llguidance."""
+        tokenizer = await asyncio.to_thread(self._tokenizer_once)
+        found = {
+            marker: self._vocab.tokenize(marker, add_special=False, parse_special=True)
+            for marker in markers
+            if marker
+        }
+        return {
+            marker: tokens[0]
+            for marker, tokens in found.items()
+            if len(tokens) == 1 and tokenizer.is_special_token(tokens[0])
+        }
+
+    def _after(self, thinking: ThinkingSplitter | None, matcher: Matcher) -> Constraint:
+        constraint = FormatConstraint(matcher, self._vocab.size)
         if thinking is None:
             return constraint
         return AfterThinking(constraint, thinking.tags, self._vocab, primed=thinking.primed)
@@ -89,27 +171,3 @@ class ConstraintCompiler:
             if self._tokenizer is None:
                 self._tokenizer = tokenizer_of(self._vocab)
             return self._tokenizer
-
-
-class FormatConstraint:
-    """A `Constraint` by a matcher."""
-
-    def __init__(self, matcher: Matcher, n_vocab: int) -> None:
-        self._matcher = matcher
-        self._n_vocab = n_vocab
-        self._mask = np.zeros((1, (n_vocab + 31) // 32), np.int32)
-
-    def mask(self, logits: npt.NDArray[np.float32]) -> None:
-        self._matcher.fill(self._mask)
-        forbidden = np.unpackbits(~self._mask.view(np.uint8)[0], bitorder="little", count=self._n_vocab)
-        np.copyto(logits, -np.inf, where=forbidden.view(np.bool_))
-
-    def accept(self, token: int) -> None:
-        self._matcher.consume((token,))
-
-    def forced(self) -> Sequence[int]:
-        return self._matcher.forced()
-
-    @property
-    def is_complete(self) -> bool:
-        return self._matcher.must_end

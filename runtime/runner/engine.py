@@ -413,7 +413,8 @@ class Engine:
         self._post(generation, *generation.events(generation.reader.push(self._piece(token), logprob)))
         if generation.constraint:
             generation.constraint.accept(token)
-        if generation.reader.stopped_by or (generation.constraint and generation.constraint.is_complete):
+        is_complete = generation.constraint is not None and generation.constraint.is_complete
+        if generation.reader.stopped_by or generation.has_called_enough or is_complete:
             self._finish(generation, "stop")
         elif len(generation.generated) >= generation.limit(self._settings.n_ctx):
             self._finish(generation, "length")

@@ -62,6 +62,8 @@ class Generation:
     logprobs: bool = False
     top_logprobs: int = 0
     return_context: bool = False
+    single_call: bool = False
+    """The answer is over after its first tool call."""
     submitted_ns: int = field(default_factory=time.monotonic_ns)
 
     images: tuple[PlacedPiece, ...] = ()
@@ -133,6 +135,8 @@ class Generation:
     def events(self, pieces: Sequence[Piece], *, last: bool = False) -> list[Event]:
         """What clients are told of pieces of the answer, with the log-probabilities that are due."""
         due = self.reader.take_logprobs() if self.logprobs else ()
+        if self.single_call:
+            pieces = self._up_to_a_call(pieces)
         events = [self._event(piece, ()) for piece in pieces]
         if due:
             at = next((i for i, piece in enumerate(pieces) if not isinstance(piece, Call)), None)
@@ -142,6 +146,18 @@ class Generation:
                 events[at] = self._event(pieces[at], due)
         return events
 
+    @property
+    def has_called_enough(self) -> bool:
+        return self.single_call and self.calls > 0
+
+    def _up_to_a_call(self, pieces: Sequence[Piece]) -> Sequence[Piece]:
+        """Without calls after the first."""
+        if self.calls:
+            return [piece for piece in pieces if not isinstance(piece, Call)]
+        first = next((i for i, piece in enumerate(pieces) if isinstance(piece, Call)), len(pieces))
+        rest = pieces[first + 1 :]
+        return [*pieces[: first + 1], *(piece for piece in rest if not isinstance(piece, Call))]
+
     def end(self, reason: EndReason) -> End:
         now = time.monotonic_ns()
         started, first = self.started_ns or now, self.first_token_ns or now
@@ -149,6 +165,7 @@ class Generation:
             prompt_tokens=len(self.prompt),
             cached_tokens=self.cached,
             eval_tokens=len(self.generated),
+            thinking_tokens=self.reader.thinking_tokens,
             queue_duration_ns=started - self.submitted_ns,
             prompt_duration_ns=first - started,
             eval_duration_ns=now - first,

@@ -9,6 +9,7 @@ Source: llguidance's docs/syntax.md and docs/json_schema.md.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +28,8 @@ _MAX_REASON = 300
 _MAX_LEXER_STATES = 60_000
 """Of about 2 kB each, for every answer that is under way."""
 
+_PLACE = re.compile(r"\Aat \d+\(\d+\): failed to compile JSON schema: ")
+"""Where in a grammar of ours a schema stands."""
 _OURS = {
     "Unimplemented keys: ": "these keywords of JSON Schema cannot be enforced: ",
     "NoExtension": "nothing satisfies it",
@@ -97,6 +100,7 @@ class Matcher:
     """
 
     def __init__(self, tokenizer: llguidance.LLTokenizer, grammar: str) -> None:
+        self._tokenizer = tokenizer
         self._matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=limits())
         self._check("compiling the format")
         self._matcher.compute_bitmask()  # what cannot even begin is found here, before an answer does
@@ -105,6 +109,7 @@ class Matcher:
     def copy(self) -> Self:
         """One that goes its own way from here."""
         made = object.__new__(type(self))
+        made._tokenizer = self._tokenizer
         made._matcher = self._matcher.deep_copy()
         return made
 
@@ -120,6 +125,10 @@ class Matcher:
         """Go on. Raises: BadFormat: what is not allowed, or a limit is exceeded."""
         if not self._matcher.consume_tokens(list(tokens)):
             self._check("following the format")
+
+    def read(self, text: bytes) -> None:
+        """Go on by a text, in which control tokens are spelled out. Raises: as `consume`."""
+        self.consume(self._tokenizer.tokenize_bytes(text, parse_special=True))
 
     def forced(self) -> Sequence[int]:
         """The tokens that must come next."""
@@ -145,6 +154,7 @@ def limits() -> LLParserLimits:
 
 def _reason(text: str) -> str:
     """The sentences that matter: the first line, and of a regular expression what is wrong with it."""
+    text = _PLACE.sub("", text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     for start, ours in _OURS.items():
         if lines and lines[0].startswith(start):

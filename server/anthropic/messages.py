@@ -13,10 +13,9 @@ from ..errors import asked_for
 from ..guard import note, request_id
 from ..json_body import read_request
 from ..keep_alive_events import with_pings
-from ..openai.chat import as_call
 from ..openai.request import new_id
 from ..services import Services
-from ..shaping import first_call_only, without_thoughts
+from ..shaping import without_thoughts
 from ..streaming import Body, gathered, noted, open_stream
 from ..wire import EVENT_STREAM, JSON, json_bytes
 from . import schema as schema
@@ -37,14 +36,10 @@ class Messages:
         request = await read_request(req, schema.MessagesRequest)
         note(req.scope, model=request.model)
         resp.set_header(REQUEST_ID, request_id(req.scope))
-        chat, forced = chat_request(request)
+        chat = chat_request(request)
         prompt: list[Usage] = []
         with asked_for(request.model):
             events = self._services.inference.chat(chat, started=lambda event: prompt.append(_counted(event)))
-            if forced is not None:
-                events = as_call(events)
-            if request.tool_choice.disable_parallel_tool_use:
-                events = first_call_only(events)
             if request.thinking.display == "omitted":
                 events = without_thoughts(events)
             opened = await open_stream(noted(events, req.scope))
@@ -75,7 +70,7 @@ class CountTokens:
         request = await read_request(req, schema.CountTokensRequest)
         note(req.scope, model=request.model)
         resp.set_header(REQUEST_ID, request_id(req.scope))
-        chat, _forced = chat_request(request)
+        chat = chat_request(request)
         tokens = await self._count(chat)
         resp.data, resp.content_type = json_bytes(schema.TokenCount(input_tokens=tokens)), JSON
 

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from ...runtime.inference import ChatRequest, Settings
-from ...runtime.protocol import FunctionCall, Message, MessageToolCall, Think
+from ...runtime.protocol import FunctionCall, Message, MessageToolCall, Think, ToolChoice
 from ..errors import BadField
 from ..field_status import refuse_unsupported
 from ..message_parts import MessageParts, joined
 from ..native.inference import parse_seconds
-from ..openai.request import ForcedTool, chosen_tools
+from ..openai.request import chosen_tools
 from . import schema as schema
 
 _EFFORTS: Mapping[str, Think] = {
@@ -28,28 +28,35 @@ _EFFORTS: Mapping[str, Think] = {
 _FOREIGN_BLOCKS = ("redacted_thinking", "server_tool_use")
 
 
-def chat_request(request: schema.CountTokensRequest) -> tuple[ChatRequest, ForcedTool | None]:
-    """The conversation with its tools and settings, and whether a tool must be called."""
+def chat_request(request: schema.CountTokensRequest) -> ChatRequest:
+    """The conversation with its tools and settings."""
     refuse_unsupported(request)
     if not request.model:
         raise BadField("model is required", field="model")
     if not request.messages:
         raise BadField("messages: expected at least one message, got none", field="messages")
-    tools, forced = chosen_tools([_tool(tool) for tool in request.tools], _choice(request.tool_choice))
-    settings = _settings(request, forced)
+    tools, choice = chosen_tools(
+        [_tool(tool) for tool in request.tools],
+        _choice(request.tool_choice),
+        parallel=not request.tool_choice.disable_parallel_tool_use,
+    )
     messages = (*_system(request.system), *messages_of(request.messages))
-    return ChatRequest(model=request.model, messages=messages, tools=tools, settings=settings), forced
+    settings = _settings(request, choice)
+    return ChatRequest(
+        model=request.model, messages=messages, tools=tools, tool_choice=choice, settings=settings
+    )
 
 
-def _settings(request: schema.CountTokensRequest, forced: ForcedTool | None) -> Settings:
-    """A prompt that is too long is refused, not cut: clients shorten it by themselves once they are told."""
-    thinks = _thinks(request.thinking) and forced is None
+def _settings(request: schema.CountTokensRequest, choice: ToolChoice) -> Settings:
+    """A prompt that is too long is refused, not cut: clients shorten it by themselves once they are told.
+    Where a tool must be called there is no thinking, as at Anthropic."""
+    thinks = _thinks(request.thinking) and choice.mode == "auto"
     return Settings(
         options=_options(request),
         keep_alive=parse_seconds(request.keep_alive),
         think=None if thinks else False,
         effort=_effort(request.output_config.effort),
-        format=forced.schema if forced is not None else _format(request),
+        format=_format(request),
         truncate=False,
     )
 

@@ -18,6 +18,7 @@ from ...runtime.errors import PromptTooLong
 from ...runtime.inference import ChatRequest, GenerateRequest, Settings
 from ...runtime.keep_alive import parse_keep_alive
 from ...runtime.protocol import FunctionCall, Message, MessageToolCall, Think
+from ..answer_form import grammar_of, native_format, one_form
 from ..errors import BadField, NoSuchModel, asked_for
 from ..field_status import refuse_unsupported
 from ..guard import note
@@ -278,7 +279,7 @@ def inference_settings(request: schema.GenerateRequest | schema.ChatRequest) -> 
         options={name: value for name, value in beside.items() if value is not None} | request.options,
         keep_alive=parse_seconds(request.keep_alive),
         think=think_of(request.think),
-        format=format_of(request.format),
+        format=one_form(format=native_format(request.format), grammar=grammar_of(request.grammar)),
         truncate=request.truncate,
         shift=request.shift,
         logprobs=request.logprobs,
@@ -297,17 +298,6 @@ def think_of(value: bool | str | None) -> Think | None:
     raise BadField(
         f'think: expected a boolean or one of {", ".join(_LEVELS)}, got "{value[:20]}"', field="think"
     )
-
-
-def format_of(value: object) -> Literal["json"] | dict[str, Any] | None:
-    if value is None or value == "":
-        return None
-    if value == "json":
-        return "json"
-    if isinstance(value, dict):
-        return value
-    shown = json.dumps(value)[:80]
-    raise BadField(f'invalid format: {shown}; expected "json" or a valid JSON Schema object', field="format")
 
 
 def _texts(value: object) -> tuple[str, ...]:

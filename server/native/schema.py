@@ -71,6 +71,7 @@ class _Inference(Named):
     keep_alive: Any = None
     stream: bool = True
     format: Any = None
+    grammar: str | dict[str, Any] = ""
     think: bool | str | None = None
     truncate: bool = True
     shift: bool = True

@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import json
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from falcon.asgi import Request, Response
 
-from ...runtime.inference import ChatRequest, Done, InferenceEvent
-from ...runtime.protocol import Text, ToolCall
+from ...runtime.inference import ChatRequest, InferenceEvent
 from ..errors import BadField, asked_for
 from ..field_status import refuse_unsupported
 from ..guard import note
 from ..json_body import read_request
 from ..services import Services
-from ..shaping import first_call_only
 from ..streaming import Body, gathered, noted, open_stream
 from ..wire import EVENT_STREAM, JSON, json_bytes
 from . import schema as schema
@@ -56,13 +52,12 @@ class ChatCompletions:
     def _choices(self, request: schema.ChatCompletionRequest) -> list[AsyncGenerator[InferenceEvent, None]]:
         """One stream for each choice; with a seed, each has the next."""
         settings = chat_settings(request)
-        tools, forced = tools_of(request)
-        if forced is not None:
-            settings = replace(settings, format=forced.schema, think=False)
+        tools, choice = tools_of(request)
         chat = ChatRequest(
             model=request.model,
             messages=messages_of(request.messages),
             tools=tools,
+            tool_choice=choice,
             settings=settings,
         )
         streams = []
@@ -71,35 +66,8 @@ class ChatCompletions:
             if index and options.get("seed") is not None:
                 options["seed"] += index
             one = replace(chat, settings=replace(settings, options=options))
-            events = self._services.inference.chat(one)
-            if forced is not None:
-                events = as_call(events)
-            streams.append(events if request.parallel_tool_calls else first_call_only(events))
+            streams.append(self._services.inference.chat(one))
         return streams
-
-
-async def as_call(events: AsyncGenerator[InferenceEvent, None]) -> AsyncGenerator[InferenceEvent, None]:
-    """An answer that was constrained to ``{"name", "arguments"}``, as the tool call that it is.
-
-    An answer cut off by its length limit is no JSON; then it stays text, so that nothing is lost.
-    """
-    text: list[str] = []
-    async with contextlib.aclosing(events):
-        async for event in events:
-            if isinstance(event, Text):
-                text.append(event.text)
-            elif isinstance(event, Done):
-                yield _call_of("".join(text))
-                yield event
-
-
-def _call_of(text: str) -> InferenceEvent:
-    try:
-        value: Any = json.loads(text)
-        name, arguments = value["name"], value["arguments"]
-    except (ValueError, KeyError, TypeError):
-        return Text(id=0, text=text)
-    return ToolCall(id=0, index=0, call_id=new_id("call").replace("-", "_"), name=name, arguments=arguments)
 
 
 async def merged(

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from ...runtime.inference import Settings
-from ...runtime.protocol import FunctionCall, Message, MessageToolCall, Think
+from ...runtime.inference import Form, Settings
+from ...runtime.protocol import FunctionCall, Message, MessageToolCall, Think, ToolChoice
+from ..answer_form import grammar_of, one_form, response_format, structured_outputs
 from ..errors import BadField
 from ..message_parts import MessageParts
 from ..native.inference import arguments_of, parse_seconds
@@ -72,28 +73,19 @@ def chat_settings(request: schema.ChatCompletionRequest) -> Settings:
         options=options_of(request),
         keep_alive=parse_seconds(request.keep_alive),
         think=think_of_effort(request.reasoning_effort or request.reasoning.effort),
-        format=response_format(request.response_format),
+        format=form_of(request),
         logprobs=request.logprobs,
         top_logprobs=request.top_logprobs if request.logprobs else 0,
     )
 
 
-def response_format(value: Mapping[str, Any]) -> Literal["json"] | dict[str, Any] | None:
-    match value.get("type"):
-        case None | "text":
-            return None
-        case "json_object":
-            return "json"
-        case "json_schema":
-            wrapper = value.get("json_schema")
-            found = wrapper.get("schema") if isinstance(wrapper, dict) else None
-            if isinstance(found, dict):
-                return found
-            raise BadField(
-                "response_format: expected json_schema.schema to be a JSON Schema object",
-                field="response_format",
-            )
-    raise BadField("response_format: expected type text, json_object or json_schema", field="response_format")
+def form_of(request: schema.ChatCompletionRequest | schema.CompletionRequest) -> Form | None:
+    """OpenAI's way of asking for a form, or one of others'."""
+    return one_form(
+        response_format=response_format(request.response_format),
+        grammar=grammar_of(request.grammar),
+        structured_outputs=structured_outputs(request.structured_outputs),
+    )
 
 
 def messages_of(messages: Sequence[schema.MessageIn]) -> tuple[Message, ...]:
@@ -155,57 +147,49 @@ def think_of_effort(effort: str, *, field: str = "reasoning_effort") -> Think | 
 # Tools
 
 
-class ForcedTool(msgspec.Struct, frozen=True):
-    """A call that must happen: the answer is constrained to `schema`, and read as a call afterwards."""
-
-    schema: dict[str, Any]
-
-
-def tools_of(
-    request: schema.ChatCompletionRequest,
-) -> tuple[tuple[dict[str, Any], ...], ForcedTool | None]:
-    """The tools to offer, and whether one of them must be called."""
-    return chosen_tools(request.tools, request.tool_choice)
+def tools_of(request: schema.ChatCompletionRequest) -> tuple[tuple[dict[str, Any], ...], ToolChoice]:
+    """The tools to offer, and what may be done with them."""
+    return chosen_tools(request.tools, request.tool_choice, parallel=request.parallel_tool_calls)
 
 
 def chosen_tools(
-    offered: Sequence[dict[str, Any]], choice: Any
-) -> tuple[tuple[dict[str, Any], ...], ForcedTool | None]:
+    offered: Sequence[dict[str, Any]], choice: Any, *, parallel: bool
+) -> tuple[tuple[dict[str, Any], ...], ToolChoice]:
     """As `tools_of`, for tools and a choice at hand."""
     tools = tuple(offered)
     match choice:
         case None | "auto":
-            return tools, None
+            return tools, ToolChoice(parallel=parallel)
         case "none":
-            return (), None
+            return (), ToolChoice()
         case "required":
-            return tools, _forced(tools)
+            return tools, _required(tools, (), parallel=parallel)
         case {"type": "function", "function": {"name": str(name)}} | {"type": "function", "name": str(name)}:
-            named = tuple(tool for tool in tools if _function(tool).get("name") == name)
-            if not named:
-                raise BadField(f"tool_choice: no tool is named {name!r}", field="tool_choice")
-            return tools, _forced(named)
-    raise BadField("tool_choice: expected none, auto, required or a function's name", field="tool_choice")
+            return tools, _required(tools, (name,), parallel=parallel)
+        case {"type": "allowed_tools", "allowed_tools": {"tools": list(allowed), **rest}} | {
+            "type": "allowed_tools",
+            "tools": list(allowed),
+            **rest,
+        }:
+            names = tuple(_name(tool) for tool in allowed if isinstance(tool, dict))
+            required = _required(tools, names, parallel=parallel)
+            is_required = rest.get("mode", "auto") == "required"
+            return tools, required if is_required else msgspec.structs.replace(required, mode="auto")
+    raise BadField(
+        "tool_choice: expected none, auto, required, a function's name or allowed_tools", field="tool_choice"
+    )
 
 
-def _forced(tools: Sequence[dict[str, Any]]) -> ForcedTool:
+def _required(tools: Sequence[dict[str, Any]], names: tuple[str, ...], *, parallel: bool) -> ToolChoice:
     if not tools:
         raise BadField("tool_choice: expected tools to choose from", field="tool_choice")
-    calls = [
-        {
-            "type": "object",
-            "properties": {
-                "name": {"const": _function(tool).get("name", "")},
-                "arguments": _function(tool).get("parameters") or {"type": "object"},
-            },
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        }
-        for tool in tools
-    ]
-    return ForcedTool(calls[0] if len(calls) == 1 else {"anyOf": calls})
+    known = {_name(tool) for tool in tools}
+    for name in names:
+        if name not in known:
+            raise BadField(f"tool_choice: no tool is named {name!r}", field="tool_choice")
+    return ToolChoice(mode="required", names=names, parallel=parallel)
 
 
-def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
-    function = tool.get("function")
-    return function if isinstance(function, dict) else {}
+def _name(tool: Mapping[str, Any]) -> str:
+    function = tool.get("function", tool)
+    return str(function.get("name", "")) if isinstance(function, dict) else ""

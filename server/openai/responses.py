@@ -12,11 +12,9 @@ from ..errors import BadField, NoSuchResponse, asked_for
 from ..guard import note
 from ..json_body import read_request
 from ..services import Services
-from ..shaping import first_call_only
 from ..streaming import Body, gathered, noted, open_stream
 from ..wire import EVENT_STREAM, JSON, json_bytes
 from . import responses_schema as schema
-from .chat import as_call
 from .response_memory import ResponseMemory
 from .responses_encode import ResponseWriter, new_response
 from .responses_request import chat_request, messages_of
@@ -34,13 +32,9 @@ class Responses:
         note(req.scope, model=request.model)
         earlier = self._earlier(request.previous_response_id)
         asked = (*earlier, *messages_of(request.input, earlier))
-        chat, forced = chat_request(request, asked)
+        chat = chat_request(request, asked)
         with asked_for(request.model):
             events = self._services.inference.chat(chat)
-            if forced is not None:
-                events = as_call(events)
-            if not request.parallel_tool_calls:
-                events = first_call_only(events)
             opened = await open_stream(noted(events, req.scope))
         writer = ResponseWriter(request, new_response(request))
         if request.stream:

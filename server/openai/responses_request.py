@@ -11,12 +11,13 @@ import msgspec
 
 from ...runtime.inference import ChatRequest, Settings
 from ...runtime.protocol import FunctionCall, Message, MessageToolCall, Think
+from ..answer_form import response_format
 from ..errors import BadField
 from ..field_status import refuse_unsupported
 from ..message_parts import MessageParts
 from ..native.inference import arguments_of, parse_seconds
 from . import responses_schema as schema
-from .request import ForcedTool, chosen_tools, think_of_effort
+from .request import chosen_tools, think_of_effort
 
 LOGPROBS = "message.output_text.logprobs"
 ENCRYPTED = "reasoning.encrypted_content"
@@ -26,24 +27,25 @@ _HOSTED_TOOLS = ("web_search", "web_search_preview", "web_search_2025_08_26")
 _FOREIGN_ITEMS = ("web_search_call", "file_search_call", "image_generation_call", "code_interpreter_call")
 
 
-def chat_request(
-    request: schema.ResponsesRequest, messages: tuple[Message, ...]
-) -> tuple[ChatRequest, ForcedTool | None]:
-    """The conversation with its tools and settings, and whether a tool must be called. ``messages`` are what
-    was said before and the request's own, without its instructions."""
+def chat_request(request: schema.ResponsesRequest, messages: tuple[Message, ...]) -> ChatRequest:
+    """The conversation with its tools and settings. ``messages`` are what was said before and the request's
+    own, without its instructions."""
     refuse_unsupported(request)
     if not request.model:
         raise BadField("model is required", field="model")
-    tools, forced = chosen_tools(*_allowed(tools_of(request.tools), request.tool_choice))
+    tools, choice = chosen_tools(
+        tools_of(request.tools), request.tool_choice, parallel=request.parallel_tool_calls
+    )
     if not messages:
         raise BadField("input: expected a text or items, got none", field="input")
     if request.instructions:
         messages = (Message(role="system", content=request.instructions), *messages)
-    settings = _settings(request, forced)
-    return ChatRequest(model=request.model, messages=messages, tools=tools, settings=settings), forced
+    return ChatRequest(
+        model=request.model, messages=messages, tools=tools, tool_choice=choice, settings=_settings(request)
+    )
 
 
-def _settings(request: schema.ResponsesRequest, forced: ForcedTool | None) -> Settings:
+def _settings(request: schema.ResponsesRequest) -> Settings:
     if request.truncation not in ("", "auto", "disabled"):
         raise BadField("truncation: expected auto or disabled", field="truncation")
     if not 0 <= request.top_logprobs <= 20:
@@ -52,9 +54,9 @@ def _settings(request: schema.ResponsesRequest, forced: ForcedTool | None) -> Se
     return Settings(
         options=_options(request),
         keep_alive=parse_seconds(request.keep_alive),
-        think=False if forced is not None else think,
+        think=think,
         effort=effort,
-        format=forced.schema if forced is not None else _format(request.text.format),
+        format=response_format(request.text.format, "text.format"),
         truncate=request.truncation == "auto",
         logprobs=LOGPROBS in request.include,
         top_logprobs=request.top_logprobs,
@@ -77,19 +79,6 @@ def _thinking(effort: str) -> tuple[Literal[False] | None, Think | None]:
     """Whether to leave thinking to the model, and how much it is to think then."""
     think = think_of_effort(effort, field="reasoning")
     return (False, None) if think is False else (None, think)
-
-
-def _format(given: Mapping[str, Any]) -> Literal["json"] | dict[str, Any] | None:
-    match given:
-        case {"type": "json_schema", "schema": dict(found)}:
-            return found
-        case {"type": "json_object"}:
-            return "json"
-        case {"type": "text"}:
-            return None
-        case _ if not given:
-            return None
-    raise BadField("text.format: expected type text, json_object, or json_schema with a schema", field="text")
 
 
 # Tools
@@ -128,16 +117,6 @@ def _function(tool: Mapping[str, Any], name: str) -> dict[str, Any]:
         function["description"] = tool["description"]
     function["parameters"] = tool.get("parameters") or {"type": "object", "properties": {}}
     return {"type": "function", "function": function}
-
-
-def _allowed(tools: list[dict[str, Any]], choice: Any) -> tuple[list[dict[str, Any]], Any]:
-    """``allowed_tools`` offers some of the tools; any other choice is between all of them."""
-    match choice:
-        case {"type": "allowed_tools", "tools": list(allowed)}:
-            names = {tool.get("name") for tool in allowed if isinstance(tool, dict)}
-            chosen = [tool for tool in tools if tool["function"]["name"] in names]
-            return chosen, choice.get("mode", "auto")
-    return tools, choice
 
 
 # Items

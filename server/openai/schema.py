@@ -74,6 +74,15 @@ class _Common(Request):
     keep_alive: Any = None
     top_k: int | None = None
     min_p: float | None = None
+    # llama-server's and vLLM's.
+    grammar: str | dict[str, Any] = ""
+    structured_outputs: dict[str, Any] = {}
+    guided_json: Annotated[Any, Refused("use response_format or structured_outputs")] = None
+    guided_regex: Annotated[Any, Refused("use structured_outputs")] = None
+    guided_choice: Annotated[Any, Refused("use structured_outputs")] = None
+    guided_grammar: Annotated[Any, Refused("use structured_outputs")] = None
+    json_schema: Annotated[Any, Refused("use response_format")] = None
+    response_format: dict[str, Any] = {}
     user: Annotated[Any, Ignored("nothing is kept of who asked")] = None
 
 
@@ -83,7 +92,6 @@ class ChatCompletionRequest(_Common):
     tools: list[dict[str, Any]] = []
     tool_choice: Any = None
     parallel_tool_calls: bool = True
-    response_format: dict[str, Any] = {}
     reasoning_effort: str = ""
     reasoning: Reasoning = msgspec.field(default_factory=Reasoning)
     logprobs: bool = False

@@ -22,7 +22,7 @@ from ..streaming import Body, gathered, noted, open_stream
 from ..wire import EVENT_STREAM, JSON, SSE_DONE, json_bytes, sse_event
 from . import schema as schema
 from .encode import FINGERPRINT, Head, problem_event
-from .request import new_id, options_of
+from .request import form_of, new_id, options_of
 
 MAX_INPUTS = 2048
 
@@ -40,7 +40,10 @@ class Completions:
             raise BadField("model is required", field="model")
         prompt = _prompt(request)
         settings = Settings(
-            options=options_of(request), keep_alive=parse_seconds(request.keep_alive), think=False
+            options=options_of(request),
+            keep_alive=parse_seconds(request.keep_alive),
+            think=False,
+            format=form_of(request),
         )
         with asked_for(request.model):
             events = self._services.inference.generate(

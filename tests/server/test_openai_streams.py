@@ -9,8 +9,8 @@ import pytest
 
 from lading.runtime.errors import RunnerLost
 from lading.runtime.inference import Done, InferenceEvent
-from lading.runtime.protocol import Text, Thinking, ToolCall, Usage
-from lading.server.openai.chat import as_call, merged
+from lading.runtime.protocol import Text, Usage
+from lading.server.openai.chat import merged
 
 DONE = Done(reason="stop", usage=Usage(), total_duration_ns=1, load_duration_ns=1)
 
@@ -80,25 +80,3 @@ def test_a_failure_of_one_ends_all() -> None:
     with pytest.raises(RunnerLost):
         asyncio.run(collect())
     assert broken.closed and other.closed
-
-
-def called(*events: InferenceEvent) -> list[InferenceEvent]:
-    async def collect() -> list[InferenceEvent]:
-        return [event async for event in as_call(Source(*events).stream())]
-
-    return asyncio.run(collect())
-
-
-def test_a_constrained_answer_becomes_a_call() -> None:
-    pieces = ['{"name": "add", ', '"arguments": {"a": 1, ', '"b": "x"}}']
-    call, done = called(Thinking(id=0, text="hm"), *(Text(id=0, text=piece) for piece in pieces), DONE)
-    assert isinstance(call, ToolCall)
-    assert (call.name, call.arguments, call.index) == ("add", {"a": 1, "b": "x"}, 0)
-    assert call.call_id.startswith("call_")
-    assert done is DONE
-
-
-@pytest.mark.parametrize("text", ['{"name": "add", "argu', "", "[]", '{"name": "add"}'], ids=repr)
-def test_an_answer_cut_off_stays_text(text: str) -> None:
-    events = called(Text(id=0, text=text), DONE)
-    assert events == [Text(id=0, text=text), DONE]
