@@ -265,7 +265,7 @@ class Engine:
         for generation, slot, count in sorted(plan, key=lambda entry: entry[1].seq):
             tokens = generation.pending[:count]
             complete = count == len(generation.pending)
-            index = self._batch.add(slot.seq, tokens, slot.size, want_last=complete)
+            index = self._batch.add(slot.seq, tokens, slot.end, want_last=complete)
             if complete:
                 ends.append((generation, index))
         started = time.perf_counter()
@@ -287,7 +287,7 @@ class Engine:
         piece = placed.piece
         cells = slice(slot.size - placed.start, slot.size - placed.start + count)
         start = slot.end if cells.start == 0 else int(slot.positions[placed.start])
-        positions = piece.positions[:, cells] + start
+        positions = piece.positions_from(start, cells)
         complete = count == len(generation.pending)
         batch = EmbeddingBatch(slot.seq, piece.embeddings[cells], positions, want_last=complete)
         code = self._context.decode_image(batch, causal=piece.causal)

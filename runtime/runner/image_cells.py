@@ -25,7 +25,8 @@ class ImagePiece:
     embeddings: npt.NDArray[np.float32]
     """One row for each cell."""
     positions: npt.NDArray[np.int32]
-    """Of each cell, from where the piece begins: one row, or four where positions have dimensions."""
+    """Of each cell, from where the piece begins: one row, or four where positions have dimensions, which are
+    time, row, column, and one that does not count from there."""
     span: int
     """How many positions the piece takes up: as many as it has cells, or fewer."""
     causal: bool = True
@@ -33,6 +34,12 @@ class ImagePiece:
 
     def __len__(self) -> int:
         return len(self.cells)
+
+    def positions_from(self, start: int, cells: slice) -> npt.NDArray[np.int32]:
+        """Positions of some of the cells, where the piece begins at ``start``."""
+        positions = self.positions[:, cells].copy()
+        positions[:3] += start
+        return positions
 
 
 ImageParts = tuple[list[int] | ImagePiece, ...]
