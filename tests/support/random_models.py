@@ -89,6 +89,30 @@ def sliding_window_model(path: Path, source: Path, *, window: int = 32, context:
     return path
 
 
+def multimodal_rope_model(path: Path, source: Path, *, context: int = 1024) -> Path:
+    """Qwen2-VL: positions have four dimensions."""
+    model = _Model(path, "qwen2vl", source, context=context, blocks=2)
+    writer = model.writer
+    writer.add_feed_forward_length(FEED)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(HEADS)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_rope_dimension_sections([2, 3, 3, 0])
+    model.vocabulary_weights()
+    model.ones("output_norm.weight", WIDTH)
+    for i in range(model.blocks):
+        block = f"blk.{i}."
+        model.ones(f"{block}attn_norm.weight", WIDTH)
+        model.ones(f"{block}ffn_norm.weight", WIDTH)
+        _attention(model, block)
+        for name in ("attn_q", "attn_k", "attn_v"):
+            model.weight(f"{block}{name}.bias", WIDTH)
+        _feed_forward(model, block)
+    model.close()
+    return path
+
+
 def recurrent_model(path: Path, source: Path, *, context: int = 1024) -> Path:
     """Mamba: a state instead of a cache; nothing of it can be cut off."""
     inner, state, rank, kernel = 2 * WIDTH, 8, 4, 4
