@@ -50,6 +50,9 @@ PIECE = 1024 * 1024
 BLOB_PIECE = 256 * 1024
 """Bytes. Larger ones fall out of the processor's cache before they are written."""
 
+_SEND_S = 60.0
+"""Seconds that sending one piece of a body may take."""
+
 _WATCH_S = 60.0
 _SLOWEST = 1024
 """Bytes a second. A connection that brings less for so long is worth less than another attempt."""
@@ -398,6 +401,12 @@ def _pool_classes(
         def request(self, *args: Any, **options: Any) -> None:
             connections.use(self)
             super().request(*args, **options)
+
+        def connect(self) -> None:
+            super().connect()
+            # Until an answer is awaited, urllib3 leaves the time for connecting in force: too short for
+            # sending a piece over a slow line.
+            self.sock.settimeout(_SEND_S)
 
         def _new_conn(self) -> socket.socket:
             return super()._new_conn() if resolver is None else _connect_public(self, resolver)

@@ -4,8 +4,9 @@ The order of attempts
 1. It is there already: nothing to do.
 2. Another repository of the same registry has it: mount it from there.
 3. In one piece: POST for a session, PUT with the whole body, streamed from the file.
-4. In chunks (PATCH …, then PUT), where the registry or the connection does not take it in one piece; what
-   has arrived is asked for, so that only a broken chunk is sent again.
+4. In chunks (PATCH …, then PUT), where the registry or the connection does not take it in one piece.
+Whenever the connection breaks, the registry is asked how much has arrived, and only the rest is sent; where
+it has forgotten (docker-registry does), all is sent again.
 
 An upload URL is named by the registry. It gets credentials only at the registry's own origin, and bytes
 only there or at hosts that the settings list.
@@ -16,8 +17,9 @@ Source: OCI distribution-spec 1.1, pushing blobs.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 from urllib.parse import urlencode
@@ -29,11 +31,12 @@ from ..store.disk import translating
 from .auth import Scope
 from .errors import RegistryError, RegistryUnreachable, RegistryUnsafe
 from .origin import BadUrl, Origin, resolve
+from .rate_limit import RateLimit
 from .repository import Repository
-from .requester import RegistryRequest
+from .requester import RegistryRequest, Sleep
 from .retry import delay_s
 from .settings import listed
-from .transport import Body, BytesBody, Readable, Response
+from .transport import BLOB_PIECE, Body, BytesBody, Readable, Response
 
 Outcome = Literal["present", "mounted", "uploaded"]
 Opener = Callable[[], BinaryIO]
@@ -44,6 +47,8 @@ _RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,19})")
 _OCTETS = {"Content-Type": "application/octet-stream"}
 _ONE_PIECE_REFUSED = frozenset({405, 411, 413, 415, 416, 501})
 _SESSION_LOST = frozenset({404, 416})
+_ONLY_IN_ONE_PIECE = ("ghcr.io", "gcr.io", "pkg.dev", "amazonaws.com", "public.ecr.aws")
+"""Registries that refuse chunks, or such of more than a few MiB. Source: KitOps, modctl."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,8 @@ class FileBody:
     offset: int
     size: int
     on_sent: OnSent
+    rate: RateLimit = field(default_factory=RateLimit)
+    sleep: Sleep = time.sleep
 
     def open(self) -> Readable:
         """Raises: StoreFailure."""
@@ -70,6 +77,8 @@ class _Section:
         self._file = file
         self._path = body.path
         self._on_sent = body.on_sent
+        self._rate, self._sleep = body.rate, body.sleep
+        self._piece = self._rate.piece(BLOB_PIECE)
         self._position = body.offset
         self._end = body.offset + body.size
         file.seek(body.offset)
@@ -78,7 +87,7 @@ class _Section:
         """Raises: StoreFailure, also where the file is shorter than promised: the length has been sent."""
         left = self._end - self._position
         with translating("reading", self._path):
-            data = self._file.read(left if size < 0 else min(size, left))
+            data = self._file.read(min(left, self._piece, left if size < 0 else size))
         if left and not data:
             raise StoreFailure(
                 "reading",
@@ -86,6 +95,7 @@ class _Section:
                 f"it ends {left} bytes too early",
                 hint="lading fsck says what is damaged",
             )
+        self._rate.spend(len(data), self._sleep)
         self._position += len(data)
         self._on_sent(self._position)
         return data
@@ -101,6 +111,10 @@ class _Session:
     url: str
     authorised: bool
     min_chunk: int = 0
+
+
+class _SessionLost(Exception):
+    """The registry no longer knows an upload session, or what is in it is of no use."""
 
 
 class BlobUpload:
@@ -142,18 +156,25 @@ class BlobUpload:
     def _send(self, session: _Session | None) -> None:
         """Sends the blob, with new sessions and other means as long as that helps."""
         policy = self._repository.settings.retry
-        chunked = False
+        chunked, arrived = False, 0
         for attempt in range(1, policy.tries + 1):
             try:
                 session = session or self._start()
-                response = self._send_chunked(session) if chunked else self._send_whole(session)
+                response = self._send_chunked(session, arrived) if chunked else self._send_whole(session)
+            except _SessionLost:
+                if attempt == policy.tries:
+                    raise self._gave_up() from None
+                session, arrived = None, 0
             except RegistryUnreachable as error:
                 if not error.transient or attempt == policy.tries:
                     raise
                 # It may have arrived all the same.
                 if self._repository.has_blob(self._descriptor):
                     return
-                chunked = self._descriptor.size > self._repository.settings.chunk_size
+                session, arrived = self._left_behind(session)
+                chunked = arrived > 0 or (
+                    self._takes_chunks and self._descriptor.size > self._repository.settings.chunk_size
+                )
             else:
                 if response.status_code in {201, 204}:
                     self._check_stored(response)
@@ -162,8 +183,28 @@ class BlobUpload:
                     raise self._failure(response)
                 chunked = not chunked and response.status_code in _ONE_PIECE_REFUSED
                 response.close()
-            session = None
+                session, arrived = None, 0
             self._repository.sleep(delay_s(policy, attempt, None, lambda: 0.5))
+
+    @property
+    def _takes_chunks(self) -> bool:
+        host = self._repository.origin.host
+        return not any(f".{host}".endswith(f".{name}") for name in _ONLY_IN_ONE_PIECE)
+
+    def _left_behind(self, session: _Session | None) -> tuple[_Session | None, int]:
+        """The session to go on with and what has arrived of the blob; nothing where there is no use in it."""
+        if session is None or not self._takes_chunks:
+            return None, 0
+        try:
+            session, arrived = self._where(session)
+        except (_SessionLost, LadingError):
+            return None, 0
+        return (session, arrived) if arrived else (None, 0)
+
+    def _gave_up(self) -> LadingError:
+        return RegistryError(
+            self._repository.origin.netloc, self._doing, "the registry loses what has been sent"
+        )
 
     def _may_help(self, response: Response, chunked: bool) -> bool:
         """Whether a new session, or sending in chunks, is worth trying after this answer."""
@@ -268,14 +309,25 @@ class BlobUpload:
         return self._call("PUT", url, session, body, dict(_OCTETS))
 
     def _section(self, offset: int, size: int) -> FileBody:
-        return FileBody(path=self._path, opener=self._opener, offset=offset, size=size, on_sent=self._on_sent)
+        return FileBody(
+            path=self._path,
+            opener=self._opener,
+            offset=offset,
+            size=size,
+            on_sent=self._on_sent,
+            rate=self._repository.outgoing,
+            sleep=self._repository.sleep,
+        )
 
     def _send_whole(self, session: _Session) -> Response:
         return self._put(session, self._section(0, self._descriptor.size))
 
-    def _send_chunked(self, session: _Session) -> Response:
-        """Sends chunk by chunk; the answer is that to the final PUT, or the first one that is an error."""
-        size, offset, faults = self._descriptor.size, 0, 0
+    def _send_chunked(self, session: _Session, offset: int) -> Response:
+        """Sends chunk by chunk; the answer is that to the final PUT, or the first one that is an error.
+
+        Raises: _SessionLost.
+        """
+        size, faults = self._descriptor.size, 0
         tries = self._repository.settings.retry.tries
         while offset < size:
             length = min(max(self._repository.settings.chunk_size, session.min_chunk), size - offset)
@@ -283,38 +335,37 @@ class BlobUpload:
             try:
                 response = self._call("PATCH", session.url, session, self._section(offset, length), headers)
             except RegistryUnreachable:
-                faults += 1
-                if faults >= tries:
+                if faults + 1 >= tries:
                     raise
-                session, offset = self._where(session)
-                continue
-            if response.status_code == 416 and faults < tries:
-                faults += 1
+            else:
+                if response.status_code in {202, 201, 204}:
+                    session = self._session(response, session.url)
+                    offset += length
+                    faults = 0
+                    continue
+                if response.status_code != 416 or faults >= tries:
+                    return response
                 response.close()
-                session, offset = self._where(session)
-                continue
-            if response.status_code not in {202, 201, 204}:
-                return response
-            session = self._session(response, session.url)
-            offset += length
-            faults = 0
+            before = offset
+            session, offset = self._where(session)
+            faults = faults + 1 if offset <= before else 1
         return self._put(session, BytesBody(b""))
 
     def _where(self, session: _Session) -> tuple[_Session, int]:
-        """The session and how many bytes of it have arrived. Raises: RegistryError when it is lost."""
+        """The session and how many bytes of it have arrived. Raises: _SessionLost; RegistryUnreachable."""
         response = self._repository.requester.send(
             RegistryRequest(
                 method="GET", url=session.url, scopes=self._repository.scopes, authorised=session.authorised
             )
         )
         if response.status_code not in {200, 202, 204}:
-            raise self._failure(response)
+            response.close()
+            raise _SessionLost
         told = response.headers.get("Range", "").strip()
         match = _RANGE.fullmatch(told)
         # "0-0" may mean one byte or none; a session never holds just one byte of ours, so it means none.
         arrived = int(match[1]) + 1 if match and match[1] != "0" else 0
         if arrived > self._descriptor.size:
-            raise RegistryError(
-                self._repository.origin.netloc, self._doing, "the upload session holds more than was sent"
-            )
+            response.close()
+            raise _SessionLost
         return self._session(response, session.url), arrived

@@ -40,7 +40,8 @@ class Seen:
 @dataclass
 class Reply:
     """An answer. `length`: what Content-Length says, by default the truth; None leaves it out, and the end
-    of the connection ends the body. `cut`: the connection is reset after the body."""
+    of the connection ends the body. `cut`: the connection is reset after the body. A `status` of 0 is no
+    answer at all: the connection ends."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -194,6 +195,9 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         headers = {key.lower(): value for key, value in self.headers.items()}
         reply = self.registry.answer(Seen(self.command, parts.path, parts.query, headers, body))
+        if reply.status == 0:
+            self._cut()
+            return
         self.send_response(reply.status)
         for key, value in reply.headers.items():
             self.send_header(key, value)
