@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Sequence
 
 from ..protocol import TokenLogprob
-from .answer import Content, Piece, merged
+from .answer import Content, Piece, Thought, merged
 from .stops import StopMatcher
-from .thinking import ThinkingSplitter
-from .tool_calls import ToolCallParser
+from .thinking import Splitter
+from .tool_formats.parser import ToolCallParser
 
 
 class AnswerReader:
@@ -23,13 +23,18 @@ class AnswerReader:
     def __init__(
         self,
         stops: Sequence[str] = (),
-        thinking: ThinkingSplitter | None = None,
+        thinking: Splitter | None = None,
         tools: ToolCallParser | None = None,
+        *,
+        hides_thoughts: bool = False,
     ) -> None:
         # A token may end within a character; bytes that can never become one turn into U+FFFD.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = StopMatcher(stops)
         self._thinking = thinking
+        self._hides_thoughts = hides_thoughts
+        self.thinking_tokens = 0
+        """Tokens of thoughts so far, with the tags around them."""
         self._tools = tools
         self._read = 0  # characters decoded so far
         self._released = 0  # … and of those, known not to belong to a stop string
@@ -41,7 +46,17 @@ class AnswerReader:
         return self._stops.matched
 
     def push(self, data: bytes, logprob: TokenLogprob | None = None) -> list[Piece]:
-        """The pieces that are certain now."""
+        """The pieces that are certain now. An empty ``data`` is a token without text."""
+        was_thinking = self._is_thinking
+        pieces = self._read_token(data, logprob)
+        self.thinking_tokens += was_thinking or self._is_thinking
+        return pieces
+
+    @property
+    def _is_thinking(self) -> bool:
+        return self._thinking is not None and self._thinking.is_thinking
+
+    def _read_token(self, data: bytes, logprob: TokenLogprob | None) -> list[Piece]:
         text = self._decoder.decode(data)
         self._read += len(text)
         if logprob:
@@ -79,6 +94,8 @@ class AnswerReader:
         return merged(self._through_tools(pieces))
 
     def _through_tools(self, pieces: Sequence[Piece]) -> list[Piece]:
+        if self._hides_thoughts:
+            pieces = [piece for piece in pieces if not isinstance(piece, Thought)]
         if self._tools is None:
             return list(pieces)
         result: list[Piece] = []

@@ -9,26 +9,32 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import structs
 
 from ..errors import BadRequest, PromptTooLong, Unsupported
 from ..options import Options
-from ..protocol import Generate, Message, TemplateKind
+from ..protocol import Generate, Message, TemplateKind, Think
 from ..request_check import check
 from .chat_template import CHATML
-from .constraint import ConstraintCompiler
-from .generation import Generation
+from .constraint import CallSyntax, ConstraintCompiler
+from .conversation import template_messages, without_prefill
+from .generation import Constraint, Generation
 from .image_cells import ImageParts, ImagePiece
 from .llama import NO_TOKEN, LlamaVocab
 from .output import AnswerReader
 from .prompt import Prompt, marked, with_image_marks
-from .renderer import Renderer, RenderJob, TemplateTraits
+from .renderer import Renderer, RenderJob
 from .shield import ControlNames, Passage, Shield
-from .thinking import ThinkingSplitter, ThinkingTags
-from .tool_calls import CallTags, ToolCallParser
+from .template_traits import TemplateTraits
+from .thinking import Splitter, ThinkingSplitter, ThinkingTags
+from .thinking_budget import ThinkingBudget
+from .tool_formats import harmony
+from .tool_formats.parser import ToolCallParser
+from .tool_formats.registry import BARE, format_named
+from .tool_formats.tool_format import OfferedTools, ToolFormat
 
 if TYPE_CHECKING:
     from .vision import Vision
@@ -44,20 +50,18 @@ class TemplateFacts:
     eos: str = ""
     traits: TemplateTraits = field(default_factory=TemplateTraits)
 
-    @property
-    def thinking_tags(self) -> ThinkingTags | None:
-        return ThinkingTags(*self.traits.thinking) if self.traits.thinking else None
-
-    @property
-    def call_tags(self) -> CallTags:
-        return CallTags(*self.traits.call)
-
     def marker_texts(self) -> list[str]:
         """Texts that a model writes to mark thoughts and calls, which may be control tokens."""
-        tags = self.thinking_tags
-        calls = self.call_tags
-        texts = [calls.opening, calls.closing, "[ARGS]", "[CALL_ID]"]
-        return [text for text in (*texts, tags.opening if tags else "", tags.closing if tags else "") if text]
+        if self.traits.is_harmony:
+            return list(harmony.MARKERS)
+        tags = self.traits.thinking_tags
+        texts = (tags.opening, tags.closing, tags.answer_opening, tags.answer_closing) if tags else ()
+        return [text for text in (*self.tool_format.markers, *texts) if text]
+
+    @property
+    def tool_format(self) -> ToolFormat:
+        """How the model writes calls, unless in harmony."""
+        return format_named(self.traits.tool_format, self.traits.tool_tag)
 
 
 class Preparer:
@@ -92,27 +96,20 @@ class Preparer:
         self._check(request)
         prompt = await self._prompt(request)
         splitter = self._splitter(request, prompt.text)
-        constraint = None
-        form = request.grammar if request.format is None else request.format
-        if form is not None:
-            constraint = await self._compiler.compile(form, splitter)
-        reader = AnswerReader(
-            request.options.stop,
-            splitter,
-            ToolCallParser(self._template.call_tags, request.tools) if request.tools else None,
-        )
+        constraint = await self._constraint(request, splitter)
         return Generation(
             request_id=request.id,
             owner=owner,
             prompt=np.array(prompt.tokens, np.int32),
             images=prompt.images,
             options=request.options,
-            reader=reader,
+            reader=self._reader(request, splitter),
             constraint=constraint,
             shift=request.shift,
             logprobs=request.logprobs or request.top_logprobs > 0,
             top_logprobs=request.top_logprobs,
             return_context=request.return_context,
+            single_call=not request.tool_choice.parallel,
         )
 
     async def render(self, request: Generate, *, whole: bool = False) -> tuple[str, int]:
@@ -195,7 +192,9 @@ class Preparer:
         text = "".join(passage.text for passage in passages)
         return Prompt.of_parts(text, (request.context, *parts))
 
-    def _parts(self, passages: Sequence[Passage], images: Sequence[ImageParts]) -> list[list[int] | ImagePiece]:
+    def _parts(
+        self, passages: Sequence[Passage], images: Sequence[ImageParts]
+    ) -> list[list[int] | ImagePiece]:
         """``images`` are those of the passages, in order."""
         parts: list[list[int] | ImagePiece] = [[]]
         waiting = iter(images)
@@ -236,28 +235,29 @@ class Preparer:
         if prompt is not None and (request.raw or not source):
             return prompt
         prefill = ""
+        # A request's own template takes whatever any Go template takes.
+        traits = TemplateTraits() if request.template else self._template.traits
         if not go:
-            messages, prefill = _without_prefill(messages)
-            if not self._template.traits.takes_system:
-                messages = _with_system_in_question(messages)
+            messages, prefill = without_prefill(messages)
         job = RenderJob(
             kind="go" if go else "jinja",
             template=source or CHATML,
-            messages=tuple(_template_message(message, shield) for message in messages),
+            messages=template_messages(messages, traits, shield),
             tools=tuple(shield.value(request.tools)),
-            think=request.think,
+            think=self._think(request.think),
             bos=self._template.bos,
             eos=self._template.eos,
         )
         if go and prompt is not None:
             job = structs.replace(
                 job,
-                messages=tuple(_template_message(message, shield) for message in request.messages),
+                messages=template_messages(request.messages, traits, shield),
                 prompt=shield.text(prompt),
                 suffix=shield.text(request.suffix),
                 system=request.system,
             )
-        return await self._renderer.render(job) + prefill
+        text = await self._renderer.render(job)
+        return text + self._closed_thoughts(request.think, text) + prefill
 
     def _fill_in_the_middle(self, request: Generate) -> Prompt:
         """Prefix, suffix, middle: the order that all models with these tokens are trained on."""
@@ -277,11 +277,85 @@ class Preparer:
         keep = room // 2 if options.num_keep < 0 else min(options.num_keep + self._vocab.add_bos, room - 1)
         return tokens[:keep] + tokens[len(tokens) - (room - keep) :]
 
-    def _splitter(self, request: Generate, text: str) -> ThinkingSplitter | None:
-        tags = self._template.thinking_tags
-        if not request.think or tags is None or request.raw:
+    # The answer
+
+    def _splitter(self, request: Generate, text: str) -> ThinkingSplitter | harmony.HarmonyReader | None:
+        """What tells thoughts from content in the answer to the prompt ``text``."""
+        if request.raw:
+            return None
+        if self._template.traits.is_harmony:
+            return harmony.HarmonyReader(OfferedTools(request.tools))
+        tags = self._template.traits.thinking_tags
+        if tags is None or request.think is None:
             return None
         return ThinkingSplitter(tags, primed=text.rstrip().endswith(tags.opening))
+
+    def _reader(self, request: Generate, splitter: Splitter | None) -> AnswerReader:
+        has_calls = bool(request.tools) and not self._template.traits.is_harmony
+        tools = ToolCallParser(self._template.tool_format, OfferedTools(request.tools)) if has_calls else None
+        return AnswerReader(request.options.stop, splitter, tools, hides_thoughts=request.think is False)
+
+    async def _constraint(self, request: Generate, splitter: Splitter | None) -> Constraint | None:
+        """What the answer must be like, once thoughts are over, and how long they may be."""
+        constraint = await self._form(request, splitter)
+        if request.max_thinking_tokens is None or splitter is None:
+            return constraint
+        closing = self._vocab.tokenize(self._closing(), add_special=False, parse_special=True)
+        return ThinkingBudget(constraint, splitter, request.max_thinking_tokens, closing)
+
+    async def _form(self, request: Generate, splitter: Splitter | None) -> Constraint | None:
+        """What the answer must be like, once thoughts are over: its format, the calls that it has."""
+        syntax = self._call_syntax(request) if request.tools else None
+        if syntax is not None:
+            thinking = splitter if request.think and isinstance(splitter, ThinkingSplitter) else None
+            return await self._compiler.compile_calls(syntax, request, splitter, thinking)
+        form = request.grammar if request.format is None else request.format
+        if form is None:
+            return None
+        return await self._compiler.compile(form, self._free_before_format(request, splitter))
+
+    def _call_syntax(self, request: Generate) -> CallSyntax | None:
+        """How calls are written; None where that is not known, and nothing depends on it."""
+        if self._template.traits.is_harmony:
+            return CallSyntax(
+                shape=harmony.SHAPE,
+                markers=harmony.MARKERS,
+                thought=("<|channel|>analysis<|message|>", "<|end|><|start|>assistant"),
+                before_form=harmony.FINAL,
+            )
+        form = self._template.tool_format
+        shape = form.shape
+        if shape is None and request.tool_choice.mode == "required":
+            shape = BARE.shape
+        return CallSyntax(shape=shape, markers=form.markers, starts=form.starts) if shape else None
+
+    def _free_before_format(self, request: Generate, splitter: Splitter | None) -> ThinkingSplitter | None:
+        if self._template.traits.is_harmony and splitter is not None:
+            return ThinkingSplitter(ThinkingTags("", harmony.FINAL), primed=True)
+        return splitter if request.think and isinstance(splitter, ThinkingSplitter) else None
+
+    def _closing(self) -> str:
+        """What ends a thought, up to where the answer begins."""
+        tags = self._template.traits.thinking_tags
+        if tags is None:
+            return f"<|end|><|start|>assistant{harmony.FINAL}"
+        return f"\n{tags.closing}\n\n"
+
+    def _think(self, think: Think | None) -> Think | None:
+        """As the template is told: models that write harmony always think, and know three levels."""
+        if not self._template.traits.is_harmony or think is None or think is True:
+            return think
+        return {False: "low", "max": "high"}.get(think, think)  # type: ignore[return-value]
+
+    def _closed_thoughts(self, think: Think | None, text: str) -> str:
+        """What the prompt ``text`` lacks to say that there are to be no thoughts, where the template cannot
+        say so: a thought that is over already."""
+        traits = self._template.traits
+        tags = traits.thinking_tags
+        if think is not False or tags is None or tags.is_prose or traits.switches_thinking:
+            return ""
+        opening = "" if text.rstrip().endswith(tags.opening) else f"{tags.opening}\n"
+        return f"{opening}\n{tags.closing}\n\n"
 
 
 def _conversation(request: Generate) -> list[Message]:
@@ -292,46 +366,3 @@ def _conversation(request: Generate) -> list[Message]:
     if request.system:
         messages = [Message(role="system", content=request.system), *messages]
     return [*messages, Message(role="user", content=request.prompt, images=request.images)]
-
-
-def _without_prefill(messages: Sequence[Message]) -> tuple[Sequence[Message], str]:
-    """An assistant's message at the end is the beginning of the answer, which the model is to go on with."""
-    last = messages[-1]
-    if len(messages) < 2 or last.role != "assistant" or last.tool_calls or not last.content:
-        return messages, ""
-    return messages[:-1], last.content
-
-
-def _with_system_in_question(messages: Sequence[Message]) -> Sequence[Message]:
-    """For templates that take no system message: it goes before the question that follows it."""
-    if len(messages) < 2 or messages[0].role != "system" or messages[1].role != "user":
-        return messages
-    question = structs.replace(messages[1], content=f"{messages[0].content}\n\n{messages[1].content}")
-    return [question, *messages[2:]]
-
-
-def _template_message(message: Message, shield: Shield) -> dict[str, Any]:
-    """A message as published templates expect it: absent fields absent, calls in OpenAI's shape."""
-    # What the model itself and its operator wrote may well contain control tokens.
-    is_trusted = message.role in ("system", "assistant")
-    content = message.content if is_trusted else shield.text(message.content)
-    result: dict[str, Any] = {"role": message.role, "content": content}
-    if message.thinking:
-        result["reasoning_content"] = result["thinking"] = message.thinking
-    if message.tool_calls:
-        result["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.function.name, "arguments": call.function.arguments},
-            }
-            for call in message.tool_calls
-        ]
-    for key, value in (
-        ("name", message.name or message.tool_name),
-        ("tool_name", message.tool_name),
-        ("tool_call_id", message.tool_call_id),
-    ):
-        if value:
-            result[key] = value
-    return result

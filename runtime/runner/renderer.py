@@ -27,9 +27,9 @@ from ...modelfile.errors import InputError
 from ..errors import BadFormat, BadTemplate, RunnerFault
 from ..frame import BadFrame, pack, read_frame, receive_frame, unpack
 from ..protocol import Think
-from . import thinking, tool_calls
 from .chat_template import ChatTemplate, template_variables
 from .sandbox import confine, die_with_parent, forbid_privileges
+from .template_traits import TemplateTraits, traits_of_go, traits_of_jinja
 
 if TYPE_CHECKING:
     from ...modelfile.go_template import GoTemplate
@@ -42,7 +42,6 @@ _STACK_LIMIT = 4 * 1024 * 1024
 """Half of what the runner's threads have, so that a grammar that passes here has room there."""
 _ANSWER_TIMEOUT_S = 30.0
 _COMPILED = 8
-_TRIAL = "Answer in one word."
 
 
 Kind = Literal["jinja", "go"]
@@ -73,19 +72,6 @@ class GrammarJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     id: int = 0
     text: str
     is_gbnf: bool = False
-
-
-class TemplateTraits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a template tells about its model."""
-
-    thinking: tuple[str, str] | None = None
-    """What stands before and after a thought."""
-    call: tuple[str, str] = ("", "")
-    """What stands before and after a tool call; "" before it: calls are bare JSON."""
-    capabilities: tuple[str, ...] = ()
-    """Of insert, tools and thinking."""
-    takes_system: bool = True
-    """Whether it has a place for a system message."""
 
 
 class RenderOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -341,31 +327,9 @@ def _render_go(template: GoTemplate, job: RenderJob) -> str:
 
 def _describe(job: RenderJob, templates: Compiled) -> TemplateTraits:
     template = _compiled(job, templates)
-    if not isinstance(template, ChatTemplate):
-        opening = template.tool_call_tag
-        return TemplateTraits(
-            thinking=template.thinking_tags,
-            call=("", "") if opening in ("{", "[") else (opening, tool_calls.closing_tag(opening)),
-            capabilities=tuple(sorted(template.capabilities)),
-        )
-    thoughts = thinking.tags_of_template(job.template)
-    calls = tool_calls.tags_of_template(job.template)
-    found = {"tools": "tools" in job.template, "thinking": thoughts is not None}
-    return TemplateTraits(
-        thinking=(thoughts.opening, thoughts.closing) if thoughts else None,
-        call=(calls.opening, calls.closing),
-        capabilities=tuple(name for name, has in found.items() if has),
-        takes_system=_takes_system(template),
-    )
-
-
-def _takes_system(template: ChatTemplate) -> bool:
-    """Some templates refuse a system message, others leave it out; a trial tells."""
-    trial = [{"role": "system", "content": _TRIAL}, {"role": "user", "content": "x"}]
-    try:
-        return _TRIAL in template.render(template_variables(trial, (), think=None, bos="", eos=""))
-    except BadTemplate:
-        return False
+    if isinstance(template, ChatTemplate):
+        return traits_of_jinja(template, job.template)
+    return traits_of_go(template)
 
 
 def _compiled(job: RenderJob, templates: Compiled) -> ChatTemplate | GoTemplate:

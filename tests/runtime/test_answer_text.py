@@ -6,32 +6,20 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lading.runtime.protocol import TokenLogprob
 from lading.runtime.runner.answer import Call, Content, Piece, Thought, merged
 from lading.runtime.runner.output import AnswerReader
 from lading.runtime.runner.stops import StopMatcher
-from lading.runtime.runner.thinking import KNOWN_TAGS, ThinkingSplitter
+from lading.runtime.runner.thinking import ThinkingSplitter, ThinkingTags
 from lading.runtime.runner.thinking import tags_of_template as thinking_tags
-from lading.runtime.runner.tool_calls import BARE, CallTags, ToolCallParser
-from lading.runtime.runner.tool_calls import tags_of_template as call_tags
+from lading.runtime.runner.tool_formats.parser import ToolCallParser
+from lading.runtime.runner.tool_formats.registry import FORMATS
+from lading.runtime.runner.tool_formats.tool_format import OfferedTools
 
-HERMES = CallTags("<tool_call>", "</tool_call>")
-MISTRAL = CallTags("[TOOL_CALLS]")
-THINK = KNOWN_TAGS[0]
-TOOLS = (
-    {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}},
-    {
-        "type": "function",
-        "function": {
-            "name": "add",
-            "parameters": {"properties": {"a": {"type": "integer"}, "s": {"type": "string"}}},
-        },
-    },
-)
-PARIS = Call("get_weather", {"city": "Paris"})
+THINK = ThinkingTags("<think>", "</think>")
 
 
 def chunks_of(text: str, sizes: Sequence[int]) -> list[str]:
@@ -160,101 +148,12 @@ def test_thinking_tags_are_seen_in_the_template(template: str, opening: str | No
     assert (tags.opening if tags else None) == opening
 
 
-# Tool calls
-
 CALL = '{"name": "get_weather", "arguments": {"city": "Paris"}}'
+PARIS = Call("get_weather", {"city": "Paris"})
 
 
-@pytest.mark.parametrize(
-    ("tags", "text", "pieces"),
-    [
-        pytest.param(HERMES, f"<tool_call>\n{CALL}\n</tool_call>", [PARIS], id="one"),
-        pytest.param(
-            HERMES,
-            f"Let me look.\n<tool_call>{CALL}</tool_call>\n<tool_call>{CALL}</tool_call>\n",
-            [Content("Let me look."), PARIS, PARIS],
-            id="text, then two",
-        ),
-        pytest.param(HERMES, f"<tool_call>{CALL}", [PARIS], id="closing tag missing"),
-        pytest.param(
-            HERMES,
-            '<tool_call>{"name": "get_weather", "arguments": "{\\"city\\": \\"Paris\\"}"}</tool_call>',
-            [PARIS],
-            id="arguments as a string",
-        ),
-        pytest.param(
-            HERMES,
-            '<tool_call>{"name": "get_weather", "parameters": {"city": "Paris"}}</tool_call>',
-            [PARIS],
-            id="parameters",
-        ),
-        pytest.param(
-            HERMES, '<tool_call>{"name": "get_weather"}</tool_call>', [Call("get_weather")], id="none"
-        ),
-        pytest.param(
-            HERMES,
-            '<tool_call>{"name": "get_weather", "arguments": {"city": "</tool_call> {"}}</tool_call>',
-            [Call("get_weather", {"city": "</tool_call> {"})],
-            id="closing tag inside an argument",
-        ),
-        pytest.param(
-            HERMES,
-            '<tool_call>{"name": "rm", "arguments": {}}</tool_call>',
-            [Content('<tool_call>{"name": "rm", "arguments": {}}</tool_call>')],
-            id="a tool that was not offered is text",
-        ),
-        pytest.param(
-            HERMES, "<tool_call>oops</tool_call>!", [Content("<tool_call>oops</tool_call>!")], id="not JSON"
-        ),
-        pytest.param(HERMES, "a < b <tool", [Content("a < b <tool")], id="almost a tag"),
-        pytest.param(
-            HERMES,
-            "<tool_call>\n<function=add>\n<parameter=a>\n3\n</parameter>\n<parameter=s>\n4\n</parameter>\n"
-            "</function>\n</tool_call>",
-            [Call("add", {"a": 3, "s": "4"})],
-            id="Qwen Coder, typed by the schema",
-        ),
-        pytest.param(MISTRAL, f"[TOOL_CALLS][{CALL}, {CALL}]", [PARIS, PARIS], id="Mistral list"),
-        pytest.param(MISTRAL, '[TOOL_CALLS]get_weather[ARGS]{"city": "Paris"}', [PARIS], id="Mistral name"),
-        pytest.param(CallTags("<|python_tag|>"), f"<|python_tag|>{CALL}", [PARIS], id="Llama"),
-        pytest.param(BARE, CALL, [PARIS], id="bare"),
-        pytest.param(BARE, f" [{CALL}]", [PARIS], id="bare list"),
-        pytest.param(BARE, '{"answer": 42}', [Content('{"answer": 42}')], id="bare, but no call"),
-        pytest.param(BARE, f"Well: {CALL}", [Content(f"Well: {CALL}")], id="bare, but text came first"),
-        pytest.param(BARE, '{"name": ', [Content('{"name": ')], id="bare, cut short"),
-    ],
-)
-def test_tool_calls_whatever_the_chunks(tags: CallTags, text: str, pieces: list[Piece]) -> None:
-    for size in (1, 2, 3, 7, len(text)):
-        parser = ToolCallParser(tags, TOOLS)
-        found = [p for at in range(0, len(text), size) for p in parser.push(text[at : at + size])]
-        assert merged([*found, *parser.finish()]) == pieces, f"chunks of {size}"
-
-
-@settings(max_examples=300)
-@given(text=st.text(alphabet='<tool_cal>/{}"[] x\n', max_size=60), size=st.integers(1, 9))
-def test_text_without_calls_is_never_lost(text: str, size: int) -> None:
-    for tags in (HERMES, MISTRAL, BARE):
-        parser = ToolCallParser(tags, TOOLS)
-        found = [p for at in range(0, len(text), size) for p in parser.push(text[at : at + size])]
-        found = merged([*found, *parser.finish()])
-        content = "".join(piece.text for piece in found if isinstance(piece, Content))
-        assert not any(isinstance(piece, Call) for piece in found)
-        assert content.split() == text.split() or content.replace(" ", "") == text.replace(" ", "").rstrip()
-
-
-def test_an_endless_call_becomes_text_in_linear_time() -> None:
-    parser = ToolCallParser(HERMES, TOOLS)
-    pieces = list(parser.push("<tool_call>{"))
-    for _ in range(1100):
-        pieces += parser.push("[" * 1000)
-    content = "".join(piece.text for piece in pieces if isinstance(piece, Content))
-    assert content.startswith("<tool_call>{[[[")
-
-
-def test_call_tags_are_seen_in_the_template() -> None:
-    assert call_tags("… <tool_call> …") == HERMES
-    assert call_tags("{{ messages }}") == BARE
+def hermes() -> ToolCallParser:
+    return ToolCallParser(FORMATS["hermes"], OfferedTools([{"name": "get_weather"}]))
 
 
 # All of it
@@ -279,14 +178,14 @@ def test_a_stop_string_ends_thoughts_as_well() -> None:
 
 
 def test_thoughts_then_calls() -> None:
-    reader = AnswerReader([], ThinkingSplitter(THINK), ToolCallParser(HERMES, TOOLS))
+    reader = AnswerReader([], ThinkingSplitter(THINK), hermes())
     text = f"<think>which city?</think>\n\nOK.\n<tool_call>\n{CALL}\n</tool_call>"
     pieces = read(reader, [text[at : at + 4].encode() for at in range(0, len(text), 4)])
     assert pieces == [Thought("which city?"), Content("OK."), PARIS]
 
 
 def test_calls_in_thoughts_are_thoughts() -> None:
-    reader = AnswerReader([], ThinkingSplitter(THINK), ToolCallParser(HERMES, TOOLS))
+    reader = AnswerReader([], ThinkingSplitter(THINK), hermes())
     assert read(reader, [f"<think>{json.dumps('<tool_call>')}</think>x".encode()]) == [
         Thought('"<tool_call>"'),
         Content("x"),

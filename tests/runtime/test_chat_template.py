@@ -22,6 +22,7 @@ from lading.runtime.runner.chat_template import (
     template_variables,
 )
 from lading.runtime.runner.renderer import CPU_LIMIT_S, Renderer, RenderJob
+from lading.runtime.runner.thinking import ThinkingTags
 
 # From Python 3.12 on a fork beside threads is warned of; a runner forks before it has any.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -147,9 +148,10 @@ def test_a_template_says_why_it_refuses() -> None:
 
 @pytest.fixture
 def renderer() -> Iterator[Renderer]:
-    """Closed by `within`; its process is waited for here."""
+    """Closed by `within`; its process ends here at the latest, so that a test that fails does not hang."""
     renderer = Renderer.start()
     yield renderer
+    os.kill(renderer.pid, signal.SIGKILL)
     os.waitpid(renderer.pid, 0)
 
 
@@ -256,8 +258,8 @@ def test_large_prompts_come_back_whole(renderer: Renderer) -> None:
 
 def test_traits_are_told_before_there_is_a_loop(renderer: Renderer) -> None:
     traits = renderer.describe("jinja", "{{ tools }}<tool_call></tool_call><think></think>")
-    assert traits.thinking == ("<think>", "</think>")
-    assert traits.call == ("<tool_call>", "</tool_call>")
+    assert traits.thinking_tags == ThinkingTags("<think>", "</think>")
+    assert traits.tool_format == "hermes"
     assert set(traits.capabilities) == {"tools", "thinking"}
     with pytest.raises(BadTemplate):
         renderer.describe("jinja", "{% if %}")

@@ -414,7 +414,8 @@ def test_calls_as_a_go_template_implies(tag: str, text: str, pieces: list[Piece]
         pytest.param(
             "<|channel|>analysis<|message|>A<|end|>"
             "<|start|>assistant<|channel|>analysis<|message|>B<|end|>"
-            '<|start|>assistant to=functions.get_weather<|channel|>commentary json<|message|>{"city": "Paris"}'
+            '<|start|>assistant to=functions.get_weather<|channel|>commentary json<|message|>'
+            '{"city": "Paris"}'
             "<|call|>",
             [Thought("A\n\nB"), PARIS],
             id="two thoughts, the recipient first",
