@@ -18,6 +18,7 @@ from . import (
     building,
     comparing,
     conversion,
+    importing,
     language,
     login,
     offline,
@@ -70,6 +71,7 @@ def create_app() -> typer.Typer:
     for group in (
         building,
         conversion,
+        importing,
         registries,
         login,
         offline,

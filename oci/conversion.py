@@ -8,15 +8,16 @@ is left out, and said.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ..modelfile.instructions import Modelfile
-from .building.recipe import Base, FromStore, PlannedLayer, make_recipe
+from .building.recipe import Base, FromBytes, FromStore, PlannedLayer, Recipe, make_recipe
 from .canonical import canonical_json
 from .descriptor import Descriptor
 from .dialects import docker, kit, modelcar, modelpack, ollama
 from .dialects.dialect import Content, Dialect, Written
+from .gguf.header import GgufHeader
 from .gguf.reader import read_header
 from .layer import FIXED_PATHS, Layer, Role
 from .manifest import Manifest
@@ -57,25 +58,35 @@ def content_of(model: Model) -> Content:
     """
     base = _base(model)
     recipe = make_recipe(Modelfile(()), parts=(), documents=(), base=base)
-    made = [_layer(planned) for planned in recipe.layers]
+    content = content_of_recipe(model.store, recipe, base.weights)
     kept = [
         replace(layer, filepath=FIXED_PATHS[Role.MODELFILE], descriptor=_bare(layer))
         for layer in model.of(Role.MODELFILE)
     ]
     stated = model.stated
-    return Content(
-        layers=(*made, *kept),
-        name=recipe.name,
-        license=recipe.license,
-        params=recipe.params,
-        headers=base.weights,
-        descriptor=recipe.descriptor,
-        config=recipe.config,
+    return replace(
+        content,
+        layers=(*content.layers, *kept),
         annotations=stated.labels,
         renderer=stated.renderer,
         parser=stated.parser,
         requires=stated.requires,
         created=model.manifest.annotations.get(CREATED),
+    )
+
+
+def content_of_recipe(store: Store, recipe: Recipe, headers: Sequence[GgufHeader]) -> Content:
+    """What a recipe makes, for a writer, without what the recipe says in annotations. Texts of it are stored;
+    ``headers`` are those of the weights."""
+    return Content(
+        layers=tuple(_layer(store, planned) for planned in recipe.layers),
+        name=recipe.name,
+        license=recipe.license,
+        params=recipe.params,
+        headers=headers,
+        descriptor=recipe.descriptor,
+        config=recipe.config,
+        annotations={},
     )
 
 
@@ -101,9 +112,11 @@ def _with_params(model: Model) -> tuple[Layer, ...]:
     return (*others, Layer(Role.PARAMS, descriptor, FIXED_PATHS[Role.PARAMS]))
 
 
-def _layer(planned: PlannedLayer) -> Layer:
+def _layer(store: Store, planned: PlannedLayer) -> Layer:
     content = planned.content
-    assert isinstance(content, FromStore)  # nothing is given that would have to be stored first
+    if isinstance(content, FromBytes):
+        content = FromStore(store.put_bytes(content.data), len(content.data))
+    assert isinstance(content, FromStore)  # files were imported before
     descriptor = Descriptor(OCTET_STREAM, content.digest, content.size, planned.annotations)
     return Layer(planned.role, descriptor, planned.filepath)
 
