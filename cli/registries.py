@@ -8,6 +8,7 @@ import typer
 
 from ..modelfile.errors import UsageError
 from .conversion import AsOption, parse_dialect, written_as
+from .encryption import DecryptWithOption, EncryptToOption, decrypted, encrypted
 from .listening import (
     BehindProxyOption,
     InsecureNoAuthOption,
@@ -37,6 +38,7 @@ def pull(
     ],
     quiet: QuietOption = False,
     insecure: InsecureOption = False,
+    decrypt_with: DecryptWithOption = None,
     parallel: ParallelOption = None,
     limit_rate: LimitRateOption = None,
 ) -> None:
@@ -50,6 +52,8 @@ def pull(
     session = session_of(context).given(parallel=parallel, max_download_rate=limit_rate)
     place = LayoutPlace.parse(model)
     if place is not None:
+        if decrypt_with:
+            raise UsageError("pulling from a folder: --decrypt-with is for registries")
         with show_progress(quiet=quiet) as progress:
             tagged = pull_from(session.store(), place, policy=session.signature_policy(), progress=progress)
         print(f"{session.display(tagged.reference)}@{tagged.descriptor.digest}")
@@ -58,6 +62,8 @@ def pull(
     client = session.registry_client(insecure=insecure, reference=reference)
     with show_progress(quiet=quiet, resumable=True) as progress:
         manifest = pull_model(session.store(), client, reference, progress=progress)
+        if decrypt_with:
+            manifest = decrypted(session, reference, manifest, decrypt_with, progress)
     print(f"{session.display(reference)}@{manifest.descriptor.digest}")
 
 
@@ -68,6 +74,7 @@ def push(
         str | None, typer.Argument(metavar="[TARGET]", help="Another name, or oci:FOLDER[:NAME].")
     ] = None,
     form: AsOption = None,
+    encrypt_to: EncryptToOption = None,
     quiet: QuietOption = False,
     insecure: InsecureOption = False,
     parallel: ParallelOption = None,
@@ -85,8 +92,11 @@ def push(
     dialect = parse_dialect(form) if form is not None else None
     place = LayoutPlace.parse(target) if target else None
     if place is not None:
-        if dialect is not None:
-            raise UsageError("pushing to a folder: --as is for registries", hint="lading convert it first")
+        if dialect is not None or encrypt_to:
+            raise UsageError(
+                "pushing to a folder: --as and --encrypt-to are for registries",
+                hint="lading convert it first",
+            )
         with show_progress(quiet=quiet) as progress:
             tagged = push_to(session.store(), reference, place, progress=progress)
         print(f"{PREFIX}{place.folder}:{tagged.reference}@{tagged.descriptor.digest}")
@@ -97,6 +107,8 @@ def push(
     with store.lease():
         manifest = written_as(store, store.resolve(reference), dialect) if dialect is not None else None
         with show_progress(quiet=quiet, resumable=True) as progress:
+            if encrypt_to:
+                manifest = encrypted(store, manifest or store.resolve(reference), encrypt_to, progress)
             descriptor = push_model(
                 store, client, reference, target=destination, manifest=manifest, progress=progress
             )

@@ -52,7 +52,7 @@ def generate(
             raise InputError(
                 f"making a key: {path} is there already", hint="choose another name; nothing replaces a key"
             )
-    password = _ask_password(session_of(context), "Password for the new key", confirm=True)
+    password = ask_key_password(session_of(context), "Password for the new key", confirm=True)
     key = SigningKey.generate(KeyKind(kind))
     _write_new(private, encrypt_private_key(key, password), mode=0o600)
     _write_new(public, key.public.to_pem(), mode=0o644)
@@ -222,10 +222,10 @@ def _read_private_key(session: Session, path: Path) -> SigningKey:
     from ..oci.signing.key_file import MAX_KEY_FILE, read_private_key
 
     data = read_small_file(path, "key", limit=MAX_KEY_FILE)
-    return read_private_key(data, lambda: _ask_password(session, f"Password of {path}", confirm=False))
+    return read_private_key(data, lambda: ask_key_password(session, f"Password of {path}", confirm=False))
 
 
-def _ask_password(session: Session, question: str, *, confirm: bool) -> bytes:
+def ask_key_password(session: Session, question: str, *, confirm: bool) -> bytes:
     """From the environment, else from the terminal. An empty one must be meant: set, but empty.
 
     Raises: UsageError where there is nobody to ask.

@@ -16,6 +16,8 @@ from typing import Any, Final, Literal
 from .canonical import strict_json
 from .dialects.dialect import Details, Dialect, Stated
 from .dialects.reading import layers_of, reader_of
+from .encryption.errors import Encrypted
+from .encryption.marks import is_encrypted
 from .errors import BadManifest
 from .gguf.reader import GgufHeader, read_header
 from .layer import MAX_TEXT_SIZES, Layer, Role
@@ -181,8 +183,10 @@ def read_model(store: Store, manifest: Manifest) -> Model:
     that files of it are packed in, which are unpacked now where they were not yet.
 
     Raises: BadManifest, BadJson where it is no model or a broken one; BlobNotFound; DigestMismatch; and what
-        `unpacked` raises.
+        `unpacked` raises; Encrypted where its layers are.
     """
+    if is_encrypted(manifest):
+        raise Encrypted
     layers = layers_of(manifest, lambda layer: unpacked(store, layer).files)
     raw = store.read_blob(manifest.config.digest, limit=MAX_CONFIG_SIZE)
     config = strict_json(raw, what="config of the model", limit=MAX_CONFIG_SIZE)

@@ -24,7 +24,13 @@ OWNERS = {
     "llama_cpp": {"runtime/runner/"},
     "llguidance": {"runtime/runner/"},
     "jinja2": {"runtime/runner/"},
-    "cryptography": {"oci/signing/key.py", "oci/signing/secretbox.py"},
+    "prometheus_client": {"server/metrics.py"},
+    "cryptography": {
+        "oci/signing/key.py",
+        "oci/signing/secretbox.py",
+        "oci/encryption/jwe.py",
+        "oci/encryption/layer_cipher.py",
+    },
 }
 
 

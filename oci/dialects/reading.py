@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from ..descriptor import Descriptor
+from ..encryption.marks import is_encrypted
 from ..errors import BadManifest
 from ..layer import Layer, Role
 from ..manifest import Manifest
@@ -38,7 +39,10 @@ def reader_of(manifest: Manifest) -> Reader:
 
 
 def packed_layers(manifest: Manifest) -> tuple[Descriptor, ...]:
-    """The layers that are archives with files of the model in them; none where it is no model."""
+    """The layers that are archives with files of the model in them; none where it is no model, or one that
+    must be decrypted first."""
+    if is_encrypted(manifest):
+        return ()
     try:
         reader = reader_of(manifest)
     except BadManifest:

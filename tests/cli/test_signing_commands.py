@@ -201,3 +201,29 @@ def test_a_server_obeys_the_policy(
         assert status == 200 and "Paris" in answer["response"], answer
     assert server.ok("verify", name).startswith(f"{name}@sha256:")
     assert "it is not signed" in server.fails(1, "run", "mine", "hello")
+
+
+def test_encrypted_models_travel_and_come_back(
+    signer: Lading, registry: RunningRegistry, tmp_path: Path
+) -> None:
+    name = f"{registry.host}/secret/chat:v1"
+    plain = signer.ok("cp", "chat", name) and signer.run("inspect", name).json()
+    signer.ok("push", name, "--encrypt-to", "lading.pub", "-q")
+    user = Lading(tmp_path / "user-home", {"LADING_KEY_PASSWORD": PASSWORD})
+    user.ok("pull", name, "-q")
+    error = user.fails(1, "run", name, "What is the capital of France?")
+    assert "encrypted" in error and "--decrypt-with" in error
+    assert name in user.ok("ls")
+    signer.ok("key", "generate", "other")
+    assert "not encrypted for this key" in user.fails(4, "pull", name, "--decrypt-with", "other.key")
+    line = user.ok("pull", name, "-q", "--decrypt-with", "lading.key")
+    assert user.run("inspect", name).json() == plain
+    assert line.strip().partition("@")[2] == plain[0]["digest"]
+    assert "Paris" in user.ok("run", name, "What is the capital of France?")
+    assert "expected an RSA" in _ed25519(signer, name)
+    assert user.ok("fsck")
+
+
+def _ed25519(signer: Lading, name: str) -> str:
+    signer.ok("key", "generate", "ed", "--kind", "ed25519")
+    return signer.fails(1, "push", name, "--encrypt-to", "ed.pub")

@@ -1,0 +1,1 @@
+"""Layers that only the holders of a key can read, as ocicrypt writes them."""
