@@ -7,13 +7,16 @@ from typing import Any
 
 import msgspec
 
+from lading.server.access.role import Role
 from lading.server.anthropic import schema as anthropic_schema
 from lading.server.errors import TABLE
 from lading.server.field_status import Ignored, Mark, Partly, Refused, marks_of
 from lading.server.llama import schema as llama_schema
+from lading.server.metrics import ASKED, COUNTED
 from lading.server.native import schema as native_schema
 from lading.server.openai import responses_schema
 from lading.server.openai import schema as openai_schema
+from lading.server.operations import OPERATIONS, Operation
 
 Table = Callable[[Sequence[str], Iterable[Sequence[object]]], str]
 Routes = Mapping[str, type[msgspec.Struct]]
@@ -97,6 +100,39 @@ def error_table(table: Table) -> str:
         (
             (status, f"`{code}`", (kind.__doc__ or "").strip().splitlines()[0].rstrip("."))
             for (status, code), kind in sorted(rows.items(), key=lambda item: item[0])
+        ),
+    )
+
+
+def route_table(table: Table) -> str:
+    """Every route, its methods, and the role that a key needs for it."""
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for one in OPERATIONS:
+        rows.setdefault((one.path, one.does, _role(one)), []).append(one.method)
+    return table(
+        ("method", "path", "role", "does"),
+        ((", ".join(methods), f"`{path}`", role, does) for (path, does, role), methods in rows.items()),
+    )
+
+
+def _role(operation: Operation) -> str:
+    if operation.public:
+        return "none"
+    return f"`{operation.role}`" if operation.role is not None else "any"
+
+
+def role_table(table: Table) -> str:
+    """What the roles of keys allow."""
+    return table(("role", "allows to"), ((f"`{role}`", role.meaning) for role in Role))
+
+
+def metric_table(table: Table) -> str:
+    """What ``/metrics`` shows."""
+    return table(
+        ("name", "kind", "labels", "what it is"),
+        (
+            (f"`{one.name}`", one.kind, ", ".join(f"`{label}`" for label in one.labels), one.means)
+            for one in (*COUNTED, *ASKED)
         ),
     )
 

@@ -14,9 +14,11 @@ from . import health
 from .answers import dialect_of, problem_answer
 from .anthropic import messages as anthropic
 from .errors import INTERNAL, Problem, problem_of
+from .figures import Figures
 from .guard import request_id
 from .llama import rerank as llama_rerank
 from .llama import tokens as llama_tokens
+from .metrics import Metrics
 from .native import blobs as native_blobs
 from .native import hosted
 from .native import inference as native_inference
@@ -35,7 +37,7 @@ from .services import Services
 log = logging.getLogger("lading.server")
 
 
-def create_app(services: Services) -> falcon.asgi.App[Any, Any]:
+def create_app(services: Services, metrics: Metrics | None = None) -> falcon.asgi.App[Any, Any]:
     """The application over `services`, which the caller made and closes."""
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App()
     app.req_options.auto_parse_qs_csv = False
@@ -56,6 +58,8 @@ def create_app(services: Services) -> falcon.asgi.App[Any, Any]:
     app.add_route("/livez", health.Live())
     app.add_route("/readyz", health.Ready(services, detailed=True))
     app.add_route("/health", health.Ready(services, detailed=False))
+    if metrics is not None:
+        app.add_route("/metrics", Figures(services, metrics))
     app.add_error_handler(Exception, _on_bug)
     app.add_error_handler(falcon.HTTPError, _on_http_error)
     app.add_error_handler(LadingError, _on_error)

@@ -12,8 +12,9 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from .origin import HostRules, OriginRules
 
@@ -24,6 +25,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _FACTS = "lading.facts"
 _REQUEST_ID = "lading.request_id"
+_BEGAN = "lading.began"
 _GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 _METHODS = b"GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
@@ -52,16 +54,58 @@ def note(scope: Scope, **facts: object) -> None:
     scope.setdefault(_FACTS, {}).update(facts)
 
 
+def facts_of(scope: Scope) -> MutableMapping[str, Any]:
+    """What was noted so far; to be added to."""
+    facts: MutableMapping[str, Any] = scope.setdefault(_FACTS, {})
+    return facts
+
+
+def elapsed_s(scope: Scope) -> float:
+    """Since the request's headers were there."""
+    return time.monotonic() - float(scope.get(_BEGAN, time.monotonic()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A request that is over."""
+
+    method: str
+    path: str
+    status: int
+    """0: the client left before there was one."""
+    seconds: float
+    received: int
+    """Bytes of the request's body that were read."""
+    sent: int
+    aborted: bool
+    facts: Mapping[str, Any]
+
+
+class Watcher(Protocol):
+    """Is told of every request."""
+
+    def request_began(self, method: str, path: str) -> None: ...
+
+    def request_ended(self, ended: Ended) -> None: ...
+
+
 class Guard:
     """The ASGI application that wraps another."""
 
     def __init__(
-        self, app: Application, *, hosts: HostRules, origins: OriginRules, access_log: bool = True
+        self,
+        app: Application,
+        *,
+        hosts: HostRules,
+        origins: OriginRules,
+        access_log: bool = True,
+        watcher: Watcher | None = None,
     ) -> None:
         self._app = app
         self._hosts = hosts
         self._origins = origins
         self._access_log = access_log
+        self._watcher = watcher
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -70,12 +114,14 @@ class Guard:
         headers = _first_values(scope)
         given = headers.get(b"x-request-id", b"")
         scope[_REQUEST_ID] = given.decode() if _GOOD_ID.fullmatch(given) else secrets.token_hex(8)
-        watched = _Watched(send, self._response_headers(scope, headers))
+        scope[_BEGAN] = time.monotonic()
+        watched = _Watched(receive, send, self._response_headers(scope, headers))
+        if self._watcher is not None:
+            self._watcher.request_began(scope["method"], scope["path"])
         try:
-            await self._admit(scope, headers, receive, watched)
+            await self._admit(scope, headers, watched.receive, watched)
         finally:
-            if self._access_log:
-                self._write_line(scope, watched)
+            self._end(scope, watched)
 
     async def _admit(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         origin, host = headers.get(b"origin"), headers.get(b"host", b"")
@@ -99,32 +145,56 @@ class Guard:
             extra.append((b"vary", b"Origin"))
         return extra
 
-    def _write_line(self, scope: Scope, watched: _Watched) -> None:
-        client = scope.get("client") or ("", 0)
-        facts: dict[str, object] = {
-            "request_id": request_id(scope),
-            "client": client[0],
-            "method": scope["method"],
-            "path": scope["path"],
-            "status": watched.status,
-            "bytes": watched.sent,
-            "duration_ms": round((time.monotonic() - watched.began) * 1000, 3),
-        }
-        if not watched.finished:
-            facts["aborted"] = True
-        log.info("request", extra={"facts": facts | scope.get(_FACTS, {})})
+    def _end(self, scope: Scope, watched: _Watched) -> None:
+        ended = Ended(
+            method=scope["method"],
+            path=scope["path"],
+            status=watched.status,
+            seconds=elapsed_s(scope),
+            received=watched.received,
+            sent=watched.sent,
+            aborted=not watched.finished,
+            facts=scope.get(_FACTS, {}),
+        )
+        if self._watcher is not None:
+            self._watcher.request_ended(ended)
+        if self._access_log:
+            _write_line(scope, ended)
+
+
+def _write_line(scope: Scope, ended: Ended) -> None:
+    client = scope.get("client") or ("", 0)
+    facts: dict[str, object] = {
+        "request_id": request_id(scope),
+        "client": client[0],
+        "method": ended.method,
+        "path": ended.path,
+        "status": ended.status,
+        "bytes": ended.sent,
+        "duration_ms": round(ended.seconds * 1000, 3),
+    }
+    if ended.aborted:
+        facts["aborted"] = True
+    log.info("request", extra={"facts": facts | dict(ended.facts)})
 
 
 class _Watched:
-    """A `send` that adds headers and remembers what went out."""
+    """A `send` that adds headers, and what came in and went out."""
 
-    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+        self._receive = receive
         self._send = send
         self._headers = headers
-        self.began = time.monotonic()
         self.status = 0
+        self.received = 0
         self.sent = 0
         self.finished = False
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self.received += len(message.get("body", b""))
+        return message
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":

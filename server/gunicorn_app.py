@@ -26,7 +26,7 @@ from ..modelfile.errors import LadingError, ResourceError
 from ..oci.store import Store
 from ..runtime.inference import Inference
 from ..runtime.socket_dir import SocketDir
-from . import health
+from . import health, metrics
 from .access.allowance import Allowances
 from .access.exposure import require_protection
 from .access.gate import Gate
@@ -38,6 +38,7 @@ from .guard import Application, Guard
 from .keeper import app as keeper_app
 from .keeper.client import KeeperClient
 from .log import ServerLogger
+from .metrics import Metrics
 from .names import Names
 from .origin import HostRules, OriginRules
 from .registry.names import RegistryNames
@@ -89,7 +90,7 @@ def serve(settings: ServerSettings) -> None:
     keeper_app.KeeperApp.configure(settings, keeper_socket)
     master = os.getpid()
     try:
-        _Gunicorn(settings, listener, tls, lambda: web_app(settings, keeper_socket), keeper=True).run()
+        _Gunicorn(settings, listener, tls, lambda: web_app(settings, keeper_socket), keeper_socket).run()
     finally:
         if os.getpid() == master:  # the processes that gunicorn forks come through here as well
             sockets.close()
@@ -107,7 +108,7 @@ def serve_registry(settings: ServerSettings, names: RegistryNames, *, read_only:
         app.add_route("/livez", health.Live())
         return _guarded(app, settings)
 
-    _Gunicorn(settings, listener, tls, make_app, keeper=False).run()
+    _Gunicorn(settings, listener, tls, make_app, None).run()
 
 
 def web_app(settings: ServerSettings, keeper_socket: Path) -> Application:
@@ -116,19 +117,19 @@ def web_app(settings: ServerSettings, keeper_socket: Path) -> Application:
     names = Names(settings.runtime.default_registry, settings.runtime.default_namespace)
     keeper = KeeperClient(keeper_socket)
     inference = Inference(keeper)
-    app = create_app(
-        Services(
-            settings=settings,
-            store=store,
-            inference=inference,
-            keeper=keeper,
-            catalogue=Catalogue(store, names),
-            names=names,
-            version=__version__,
-        )
+    figures = Metrics(_metrics_folder(keeper_socket), names) if settings.metrics else None
+    services = Services(
+        settings=settings,
+        store=store,
+        inference=inference,
+        keeper=keeper,
+        catalogue=Catalogue(store, names),
+        names=names,
+        version=__version__,
     )
+    app = create_app(services, figures)
     app.add_middleware(_Lifespan(keeper, inference))
-    return _guarded(app, settings)
+    return _guarded(app, settings, figures)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -177,16 +178,16 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         listener: socket.socket,
         tls: ssl.SSLContext | None,
         make_app: Callable[[], Application],
-        *,
-        keeper: bool,
+        keeper_socket: Path | None,
     ) -> None:
+        """`keeper_socket`: where the keeper is to listen; None: there is none."""
         self._settings = settings
         self._address = listener.getsockname()
         self._fd = listener.detach()  # gunicorn closes it
         self.tls = tls
         """What every worker serves with; those of later generations inherit it by fork."""
         self._make_app = make_app
-        self._keeper = keeper
+        self._keeper_socket = keeper_socket
         super().__init__()
 
     @property
@@ -238,8 +239,10 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         }
         if _SHM.is_dir():
             values["worker_tmp_dir"] = str(_SHM)
-        if self._keeper:
+        if self._keeper_socket is not None:
             values |= {
+                "raw_env": [f"{metrics.ENVIRONMENT}={_metrics_folder(self._keeper_socket)}"],
+                "child_exit": self._forget_figures,
                 "dirty_apps": [keeper_app.IMPORT_PATH],
                 "dirty_workers": 1,
                 "dirty_threads": 1,
@@ -260,6 +263,10 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         for listener in self._master.LISTENERS:
             listener.close()
 
+    def _forget_figures(self, master: Any, worker: Any) -> None:
+        if self._settings.metrics and self._keeper_socket is not None:
+            metrics.forget_process(_metrics_folder(self._keeper_socket), worker.pid)
+
     def _announce(self, arbiter: Any) -> None:
         host, port = self._address[:2]
         shown = f"[{host}]" if ":" in host else host
@@ -269,13 +276,18 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         log.info("listening on %s://%s:%d", scheme, shown, port, extra={"facts": facts})
 
 
-def _guarded(app: Any, settings: ServerSettings) -> Application:
+def _metrics_folder(keeper_socket: Path) -> Path:
+    return keeper_socket.with_name("metrics")
+
+
+def _guarded(app: Any, settings: ServerSettings, watcher: Metrics | None = None) -> Application:
     ring = KeyRing(settings.api_keys, settings.api_key)
     return Guard(
         Gate(BodyLimit(app, settings.limits.body), ring, Allowances(settings.workers)),
         hosts=HostRules.of(settings.host, settings.allowed_hosts),
         origins=OriginRules(settings.origins),
         access_log=settings.access_log,
+        watcher=watcher,
     )
 
 

@@ -9,6 +9,7 @@ from falcon.asgi import Request, Response
 from msgspec import structs
 
 from ..modelfile.errors import LadingError
+from .access.gate import is_stranger
 from .keeper.wire import Health, PreloadState
 from .services import Services
 from .wire import JSON, json_bytes
@@ -45,7 +46,7 @@ class Ready:
         else:
             word = "loading" if any(map(_is_under_way, health.preloads)) else "ok"
         body: dict[str, Any] = {"status": word}
-        if self._detailed:
+        if self._detailed and not is_stranger(req.scope):
             body |= {"store": store, "keeper": "ok" if health else "no answer"}
             body |= _details(health) if health else {}
         _say(resp, 200 if word == "ok" else 503, body)

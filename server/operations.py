@@ -58,6 +58,11 @@ class Operation:
     compressed: bool = False
     """Whether a large answer is worth compressing."""
 
+    @property
+    def generates(self) -> bool:
+        """Whether it answers with the tokens of a model."""
+        return self.stream is not None and self.role is Role.INFER
+
 
 def _native(method: str, path: str, role: Role | None, does: str, **more: Any) -> Operation:
     return Operation(method=method, path=path, role=role, does=does, dialect=Dialect.NATIVE, **more)
@@ -175,9 +180,12 @@ _OPERATIONS: Sequence[Operation] = (
     _health("HEAD", "/readyz", "requests can be taken"),
     _health("GET", "/health", "the same as `/readyz`"),
     _health("HEAD", "/health", "the same as `/readyz`"),
-)
+    Operation(method="GET", path="/metrics", role=Role.METRICS, does="figures for Prometheus",
+              dialect=Dialect.OPERATIONS, media=_TEXT, compressed=True),
+)  # fmt: skip
 
 OPERATIONS: Sequence[Operation] = (*_NATIVE, *_OPENAI, *_ANTHROPIC, *_REGISTRY, *_OPERATIONS)
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 _FIXED = {(one.method, one.path): one for one in OPERATIONS if "{" not in one.path}
 

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from ..modelfile.errors import InternalError, LadingError
 from ..runtime.inference import Done, InferenceEvent
 from .errors import INTERNAL, Problem, problem_of
-from .guard import Scope, note
+from .guard import Scope, elapsed_s, facts_of, note
 
 log = logging.getLogger("lading.server")
 
@@ -59,21 +59,30 @@ async def gathered(opened: Opened[_E], gather: Callable[[AsyncIterator[_E]], Awa
 async def noted(
     events: AsyncGenerator[InferenceEvent, None], scope: Scope
 ) -> AsyncGenerator[InferenceEvent, None]:
-    """The same events; the counters of the last go to the access log."""
+    """The same events; the time of the first and the counters of the last go to the access log. Of several
+    answers to one request, the counters add up."""
     try:
         async for event in events:
             if isinstance(event, Done):
-                note(
-                    scope,
-                    done_reason=event.reason,
-                    prompt_tokens=event.usage.prompt_tokens,
-                    cached_tokens=event.usage.cached_tokens,
-                    eval_tokens=event.usage.eval_tokens,
-                    load_ms=round(event.load_duration_ns / 1e6, 3),
-                )
+                _add_counters(scope, event)
+            elif "ttft_ms" not in facts_of(scope):
+                note(scope, ttft_ms=round(elapsed_s(scope) * 1000, 3))
             yield event
     finally:
         await events.aclose()
+
+
+def _add_counters(scope: Scope, done: Done) -> None:
+    usage, before = done.usage, facts_of(scope)
+    counters = {
+        "prompt_tokens": usage.prompt_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "eval_tokens": usage.eval_tokens,
+        "load_ms": round(done.load_duration_ns / 1e6, 3),
+        "queue_ms": round(usage.queue_duration_ns / 1e6, 3),
+        "eval_ms": round(usage.eval_duration_ns / 1e6, 3),
+    }
+    note(scope, done_reason=done.reason, **{name: before.get(name, 0) + n for name, n in counters.items()})
 
 
 class Body(Generic[_E]):

@@ -20,6 +20,14 @@ _CHALLENGES = {Dialect.REGISTRY: 'Basic realm="lading"'}
 _BEARER = 'Bearer realm="lading"'
 
 
+_STRANGER = "lading.stranger"
+
+
+def is_stranger(scope: Scope) -> bool:
+    """Whether a request that may come without a key has come without one where others need it."""
+    return bool(scope.get(_STRANGER, False))
+
+
 class Gate:
     """The ASGI application that wraps another."""
 
@@ -34,16 +42,19 @@ class Gate:
             return
         operation = find_operation(scope["method"], scope["path"])
         if operation is not None and operation.public:
+            scope[_STRANGER] = self._key_of(scope)[0] is None
             await self._app(scope, receive, send)
             return
         try:
             key = self._admit(scope, operation)
             self._allowances.enter(key)
         except KeyRequired as error:
+            note(scope, refused="key")
             challenge = _CHALLENGES.get(dialect_of(scope["path"]), _BEARER)
             await send_problem(scope, send, problem_of(error), {"www-authenticate": challenge})
             return
         except (RoleMissing, TooManyRequests) as error:
+            note(scope, refused="key")
             await send_problem(scope, send, problem_of(error))
             return
         try:
@@ -53,16 +64,19 @@ class Gate:
 
     def _admit(self, scope: Scope, operation: Operation | None) -> ApiKey:
         """The key of the request. Raises: KeyRequired, RoleMissing."""
-        registry = dialect_of(scope["path"]) is Dialect.REGISTRY
-        secret = presented_secret(scope["headers"], basic=registry)
-        key = self._ring.find(secret) if secret else None
+        key, given = self._key_of(scope)
         if key is None:
-            raise KeyRequired(given=secret is not None, registry=registry)
+            raise KeyRequired(given=given, registry=dialect_of(scope["path"]) is Dialect.REGISTRY)
         note(scope, key=key.id)
         needed = operation.role if operation is not None else _role_of_unknown(scope)
         if needed is not None and needed not in key.rights:
             raise RoleMissing(needed)
         return key
+
+    def _key_of(self, scope: Scope) -> tuple[ApiKey | None, bool]:
+        """The key of the request, and whether it came with anything of the kind."""
+        secret = presented_secret(scope["headers"], basic=dialect_of(scope["path"]) is Dialect.REGISTRY)
+        return (self._ring.find(secret) if secret else None), secret is not None
 
 
 def _role_of_unknown(scope: Scope) -> Role | None:

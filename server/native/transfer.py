@@ -21,7 +21,7 @@ from ...oci.progress import Progress, ProgressSink
 from ...oci.reference import Reference
 from ...oci.registry.errors import RemoteModelNotFound
 from ..errors import BadField, NoSuchModel
-from ..guard import note
+from ..guard import Scope, note
 from ..json_body import read_request
 from ..services import Services
 from ..streaming import Body, gathered, open_stream
@@ -47,7 +47,7 @@ class Pull:
         reference = _reference(self._services, request.model_name)
         note(req.scope, model=request.model_name)
         pull = functools.partial(pull_model, self._services, reference, request.insecure)
-        await answer(resp, pull, stream=request.stream)
+        await answer(resp, counted(pull, req.scope), stream=request.stream)
 
 
 class Push:
@@ -61,7 +61,7 @@ class Push:
         reference = _reference(self._services, required(request.model_name))
         note(req.scope, model=request.model_name)
         push = functools.partial(_push_model, self._services, reference, request.insecure)
-        await answer(resp, push, stream=request.stream)
+        await answer(resp, counted(push, req.scope), stream=request.stream)
 
 
 class Create:
@@ -86,6 +86,23 @@ async def answer(resp: Response, work: Callable[[ProgressSink], object], *, stre
         resp.content_type, resp.stream = NDJSON, Body(opened, _lines, problem_line)
     else:
         resp.data, resp.content_type = json_bytes(await gathered(opened, _last)), JSON
+
+
+def counted(work: Callable[[ProgressSink], object], scope: Scope) -> Callable[[ProgressSink], object]:
+    """The same work; how many bytes it has moved is noted as it goes on."""
+    blobs: dict[str, list[int]] = {}
+
+    def tell(report: Progress, progress: ProgressSink) -> None:
+        if report.digest is not None:
+            seen = blobs.setdefault(str(report.digest), [])
+            # A single report of all of a blob says that it was there already.
+            seen[:] = (
+                [report.completed] if not seen and report.completed == report.total else [0, report.completed]
+            )
+            note(scope, transferred_bytes=sum(one[1] for one in blobs.values() if len(one) > 1))
+        progress(report)
+
+    return lambda progress: work(lambda report: tell(report, progress))
 
 
 def pull_model(services: Services, reference: Reference, insecure: bool, progress: ProgressSink) -> Manifest:

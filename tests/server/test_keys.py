@@ -59,8 +59,13 @@ def basic(user: str, secret: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health"])
-def test_health_needs_no_key(locked: LiveServer, path: str) -> None:
-    assert locked.call("GET", path).status_code == 200
+def test_health_needs_no_key_and_tells_strangers_nothing_but_a_word(locked: LiveServer, path: str) -> None:
+    answer = locked.call("GET", path)
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+def test_details_of_health_are_for_those_with_a_key(locked: LiveServer) -> None:
+    assert "store" in locked.call("GET", "/readyz", headers=bearer(SECRETS[Role.METRICS])).json()
 
 
 @pytest.mark.parametrize(
@@ -113,6 +118,7 @@ ROLE_TABLE = [
     ("POST", "/v1/messages", ASK, {Role.INFER, Role.MANAGE, Role.ADMIN}),
     ("POST", "/api/copy", {"source": "tiny", "destination": "copy"}, {Role.MANAGE, Role.ADMIN}),
     ("HEAD", "/api/blobs/sha256:" + "0" * 64, None, {Role.MANAGE, Role.ADMIN}),
+    ("GET", "/metrics", None, {Role.METRICS, Role.ADMIN}),
     ("GET", "/v2/library/tiny/manifests/latest", None, {Role.PULL, Role.PUSH, Role.ADMIN}),
     ("POST", "/v2/library/new/blobs/uploads/", None, {Role.PUSH, Role.ADMIN}),
     ("POST", "/v2/library/new/blobs/uploads", None, {Role.PUSH, Role.ADMIN}),
