@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from .errors import DoesNotFit
-from .model_shape import ModelShape, padded_context
+from .model_shape import ModelShape, ProjectorShape, padded_context
 from .size_text import size_text
 
 MAX_PARALLEL = 8
@@ -77,7 +77,9 @@ class LoadShape:
     """Most tokens of one step that logits are computed for; 0: all."""
 
 
-def estimate(shape: ModelShape, load: LoadShape, *, weights: int) -> MemoryEstimate:
+def estimate(
+    shape: ModelShape, load: LoadShape, *, weights: int, projector: ProjectorShape | None = None
+) -> MemoryEstimate:
     """``weights``: bytes of all tensors, projector and adapters included."""
     cells = padded_context(load.n_ctx)
     windowed = min(cells, padded_context(shape.window + load.n_batch))
@@ -85,8 +87,16 @@ def estimate(shape: ModelShape, load: LoadShape, *, weights: int) -> MemoryEstim
     sequence = int(elements * _BYTES_PER_ELEMENT[load.kv_cache_type]) + shape.recurrent * _F32
     caches = (cells if shape.key_value else 0, windowed if shape.windowed_key_value else 0)
     return MemoryEstimate(
-        weights=weights, kv=sequence * load.n_parallel, compute=_compute(shape, load, caches)
+        weights=weights,
+        kv=sequence * load.n_parallel,
+        compute=_compute(shape, load, caches) + (_look(projector) if projector is not None else 0),
     )
+
+
+def _look(projector: ProjectorShape) -> int:
+    """Inside a layer of the vision transformer, the wider of the feed-forward part and the attention."""
+    width = projector.width
+    return projector.patches * max(projector.feed_forward + 4 * width, 6 * width) * _F32
 
 
 def _compute(shape: ModelShape, load: LoadShape, caches: tuple[int, int]) -> int:
@@ -106,7 +116,13 @@ def _compute(shape: ModelShape, load: LoadShape, caches: tuple[int, int]) -> int
 
 
 def choose_parallel(
-    shape: ModelShape, load: LoadShape, *, weights: int, available: int, most: int = MAX_PARALLEL
+    shape: ModelShape,
+    load: LoadShape,
+    *,
+    weights: int,
+    available: int,
+    projector: ProjectorShape | None = None,
+    most: int = MAX_PARALLEL,
 ) -> int:
     """How many sequences to set up: as many of 8, 4, 2, 1 as fit, while their KV cache stays below half the
     weights or half a gibibyte."""
@@ -114,7 +130,7 @@ def choose_parallel(
     count = most
     while count > 1:
         more = replace(load, n_parallel=count, n_outputs=count if load.n_outputs else 0)
-        guess = estimate(shape, more, weights=weights)
+        guess = estimate(shape, more, weights=weights, projector=projector)
         if guess.kv <= allowed and guess.wanted <= available:
             break
         count //= 2

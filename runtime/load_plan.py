@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from .estimate import LoadShape, MemoryEstimate, choose_parallel, estimate
 from .grant import ModelFacts
-from .model_shape import ModelShape
+from .model_shape import ModelShape, ProjectorShape
 from .options import Options
 from .protocol import Adapter, LoadSpec
 from .settings import DEFAULT_CONTEXT, RuntimeSettings
@@ -32,6 +32,7 @@ class ModelFiles:
     """Bytes, adapters and projector included."""
     shape: ModelShape
     projector: str = ""
+    projector_shape: ProjectorShape | None = None
     adapters: tuple[Adapter, ...] = ()
     template_jinja: str = ""
     template_go: str = ""
@@ -101,12 +102,21 @@ class LoadPlan:
         if self.files.shape.pooling:
             return 1
         return choose_parallel(
-            self.files.shape, self.shape(1), weights=self.files.weights_size, available=available
+            self.files.shape,
+            self.shape(1),
+            weights=self.files.weights_size,
+            available=available,
+            projector=self.files.projector_shape,
         )
 
     def estimate(self, n_parallel: int) -> MemoryEstimate:
         """Bytes with so many sequences."""
-        return estimate(self.files.shape, self.shape(n_parallel), weights=self.files.weights_size)
+        return estimate(
+            self.files.shape,
+            self.shape(n_parallel),
+            weights=self.files.weights_size,
+            projector=self.files.projector_shape,
+        )
 
     def spec(
         self,

@@ -14,6 +14,9 @@ from ..oci.gguf.header import GgufArray
 
 _PADDING = 256
 _NO_ATTENTION = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"})
+_ADAPTING_PROJECTORS = ("qwen2", "qwen3", "pixtral", "glm", "kimi")
+_ADAPTED_PATCHES = 4 * 46 * 46
+"""What llama.cpp prepares for where a projector takes pictures of any size (``set_warmup_n_tokens``)."""
 _WINDOW_PERIOD = {
     "afmoe": 4,
     "cohere2": 4,
@@ -89,6 +92,31 @@ def read_shape(metadata: Mapping[str, object], *, vocabulary: int = 0) -> ModelS
         vocabulary=facts.number("vocab_size") or vocabulary,
         context_length=facts.number("context_length"),
         pooling=facts.has("pooling_type"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectorShape:
+    """What decides how much memory the look at a picture takes. Sizes in elements."""
+
+    patches: int
+    """Of the largest picture, as far as the header tells."""
+    width: int
+    feed_forward: int
+
+
+def read_projector_shape(metadata: Mapping[str, object]) -> ProjectorShape | None:
+    """The shape of a projector; None where it is not for pictures."""
+    if metadata.get("clip.has_vision_encoder") is not True:
+        return None
+    facts = _Facts({"general.architecture": "clip", **metadata})
+    side, patch = facts.number("vision.image_size"), facts.number("vision.patch_size")
+    kind = metadata.get("clip.projector_type") or metadata.get("clip.vision.projector_type")
+    adapts = isinstance(kind, str) and kind.startswith(_ADAPTING_PROJECTORS)
+    return ProjectorShape(
+        patches=max((side // patch) ** 2 if patch else 0, _ADAPTED_PATCHES if adapts else 0),
+        width=facts.number("vision.embedding_length"),
+        feed_forward=facts.number("vision.feed_forward_length"),
     )
 
 

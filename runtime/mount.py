@@ -33,7 +33,7 @@ from ..oci.store import Store
 from .capabilities import TemplateKind, capabilities, choose_template
 from .grant import Details, ModelFacts
 from .load_plan import ModelFiles
-from .model_shape import read_shape
+from .model_shape import ProjectorShape, read_projector_shape, read_shape
 from .protocol import Adapter, Message
 
 _CACHED_MODELS = 64
@@ -142,18 +142,22 @@ def mount_manifest(
     if not model.weights:
         raise BadManifest(["it has no weights"], what="model")
     headers = [_checked(store, layer) for layer in model.weights]
-    beside = [layer for layer in (model.projector, *model.adapters) if layer is not None]
-    for layer in beside:
+    for layer in model.adapters:
         _checked(store, layer)
+    projector = None
+    if model.projector is not None:  # one for sound alone is of no use here, and left out
+        projector = read_projector_shape(_checked(store, model.projector).metadata)
     go, jinja = _templates(model, headers[0])
     kind = choose_template(go, jinja, forced=template)
-    files = _files(store, model, headers, go=go if kind == "go" else None, jinja=_jinja_layer(model, kind))
+    go_used, jinja_used = go if kind == "go" else None, _jinja_layer(model, kind)
+    files = _files(store, model, headers, projector, go=go_used, jinja=jinja_used)
+    sees = projector is not None
     return MountedModel(
         reference=reference,
         digest=manifest.descriptor.digest,
         files=files,
         params=_sound_params(model.params()),
-        facts=_facts(reference, model, headers[0], kind, go if kind == "go" else jinja),
+        facts=_facts(reference, model, headers[0], kind, go if kind == "go" else jinja, sees=sees),
         template_kind=kind,
     )
 
@@ -171,7 +175,13 @@ def _jinja_layer(model: Model, kind: TemplateKind | None) -> str | None:
 
 
 def _files(
-    store: Store, model: Model, headers: list[GgufHeader], *, go: str | None, jinja: str | None
+    store: Store,
+    model: Model,
+    headers: list[GgufHeader],
+    projector: ProjectorShape | None,
+    *,
+    go: str | None,
+    jinja: str | None,
 ) -> ModelFiles:
     others = [layer for layer in (model.projector, *model.adapters) if layer is not None]
     identity = [str(layer.digest) for layer in (*model.weights, *others)]
@@ -184,7 +194,8 @@ def _files(
         weights=tuple(str(_path(store, layer)) for layer in model.weights),
         weights_size=sum(header.data_size for header in headers) + sum(layer.size for layer in others),
         shape=read_shape(headers[0].metadata, vocabulary=vocabulary),
-        projector=str(_path(store, model.projector)) if model.projector else "",
+        projector=str(_path(store, model.projector)) if model.projector and projector else "",
+        projector_shape=projector,
         adapters=tuple(Adapter(path=str(_path(store, layer))) for layer in model.adapters),
         template_go=go or "",
         template_jinja=jinja or "",
@@ -192,7 +203,13 @@ def _files(
 
 
 def _facts(
-    reference: Reference, model: Model, header: GgufHeader, kind: TemplateKind | None, text: str | None
+    reference: Reference,
+    model: Model,
+    header: GgufHeader,
+    kind: TemplateKind | None,
+    text: str | None,
+    *,
+    sees: bool,
 ) -> ModelFacts:
     found = model.details
     return ModelFacts(
@@ -207,7 +224,7 @@ def _facts(
             parameter_size=found.parameter_size,
             quantization_level=found.quantization_level,
         ),
-        capabilities=capabilities(header, kind=kind, template=text, projector=model.projector is not None),
+        capabilities=capabilities(header, kind=kind, template=text, projector=sees),
         system=model.system() or "",
         messages=tuple(Message(role=message.role, content=message.content) for message in model.messages()),
         context_length=header.context_length or 0,
