@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from certificates import Issued
+
 PROGRAM = "docker-registry"
 INSTALLED = shutil.which(PROGRAM) is not None
 WHY_NOT = f"{PROGRAM} is not installed (Debian package docker-registry)"
@@ -35,8 +37,14 @@ class RunningRegistry:
 
 
 @contextmanager
-def running_registry(folder: Path, *, auth: str = "") -> Iterator[RunningRegistry]:
-    """Runs one until the end of the block. auth: the configuration's ``auth`` section, or ``htpasswd``."""
+def running_registry(
+    folder: Path, *, auth: str = "", server: Issued | None = None, client_ca: Path | None = None
+) -> Iterator[RunningRegistry]:
+    """Runs one until the end of the block.
+
+    auth: the configuration's ``auth`` section, or ``htpasswd``. server: with TLS, and this certificate.
+    client_ca: the authority that must have signed the certificates of clients.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -50,7 +58,7 @@ def running_registry(folder: Path, *, auth: str = "") -> Iterator[RunningRegistr
         "log:\n  level: warn\n  accesslog:\n    disabled: true\n"
         f"storage:\n  filesystem:\n    rootdirectory: {folder / 'data'}\n  delete:\n    enabled: true\n"
         f"http:\n  addr: 127.0.0.1:{port}\n"
-        f"{auth}"
+        f"{_tls_section(server, client_ca)}{auth}"
     )
     log = folder / "log"
     with log.open("wb") as output:
@@ -62,7 +70,7 @@ def running_registry(folder: Path, *, auth: str = "") -> Iterator[RunningRegistr
             env={"PATH": "/usr/local/bin:/usr/bin:/bin", "OTEL_TRACES_EXPORTER": "none"},
         )
     try:
-        _wait_for(port, process, log)
+        _wait_for(port, process, log, tls=server is not None)
         yield RunningRegistry(f"127.0.0.1:{port}", folder / "data", log)
     finally:
         process.terminate()
@@ -73,11 +81,21 @@ def running_registry(folder: Path, *, auth: str = "") -> Iterator[RunningRegistr
             process.wait()
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def _tls_section(server: Issued | None, client_ca: Path | None) -> str:
+    if server is None:
+        return ""
+    lines = f"  tls:\n    certificate: {server.certificate}\n    key: {server.key}\n"
+    return lines + (f"    clientcas:\n      - {client_ca}\n" if client_ca is not None else "")
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path, *, tls: bool) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and process.poll() is None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
         try:
+            if tls:  # that it listens is enough: it may want a certificate
+                socket.create_connection(("127.0.0.1", port), timeout=2).close()
+                return
             connection.request("GET", "/v2/")
             connection.getresponse().read()
             return
