@@ -13,6 +13,7 @@ from ..modelfile.errors import LadingError
 from . import health
 from .answers import dialect_of, problem_answer
 from .anthropic import messages as anthropic
+from .description import Description
 from .errors import INTERNAL, Problem, problem_of
 from .figures import Figures
 from .guard import request_id
@@ -58,6 +59,7 @@ def create_app(services: Services, metrics: Metrics | None = None) -> falcon.asg
     app.add_route("/livez", health.Live())
     app.add_route("/readyz", health.Ready(services, detailed=True))
     app.add_route("/health", health.Ready(services, detailed=False))
+    app.add_route("/openapi.json", Description(services, with_metrics=metrics is not None))
     if metrics is not None:
         app.add_route("/metrics", Figures(services, metrics))
     app.add_error_handler(Exception, _on_bug)

@@ -54,9 +54,30 @@ class Operation:
     """Of a successful answer that is not streamed."""
     stream: str | None = None
     """The media type of a streamed answer, which the request can ask for."""
-    status: int = 200
+    statuses: tuple[int, ...] = (200,)
+    """Of success."""
+    body: str | None = None
+    """The media type of a request that is not JSON."""
+    query: tuple[str, ...] = ()
+    """Names of parameters in the URL's query."""
     compressed: bool = False
     """Whether a large answer is worth compressing."""
+
+    @property
+    def errors(self) -> tuple[int, ...]:
+        """The other statuses that it can answer with; 405 is for methods that are none of its path's."""
+        if self.public:
+            return (400, 503)
+        found = {400, 401, 403, 429}
+        if self.request is not None:
+            found |= {413, 415}
+        if self.dialect is Dialect.REGISTRY:
+            found |= {404, 405, 413, 415, 416, 500, 507}
+        elif self.role in (Role.INFER, Role.MANAGE):
+            found |= {404, 500, 503, 507}
+        if self.role is Role.MANAGE:
+            found |= {413, 502}
+        return tuple(sorted(found.difference(self.statuses)))
 
     @property
     def generates(self) -> bool:
@@ -117,8 +138,9 @@ _NATIVE: Sequence[Operation] = (
             request=native.EmbeddingsRequest, answer=native.EmbeddingsAnswer),
     _native("POST", "/api/create", Role.MANAGE, "builds a model from another, or from uploaded blobs",
             request=native.CreateRequest, answer=native.ProgressLine, stream=NDJSON),
-    _native("HEAD", "/api/blobs/{digest}", Role.MANAGE, "asks for a blob", media=_BYTES),
-    _native("POST", "/api/blobs/{digest}", Role.MANAGE, "uploads a blob", status=201),
+    _native("HEAD", "/api/blobs/{digest}", Role.MANAGE, "asks for a blob"),
+    _native("POST", "/api/blobs/{digest}", Role.MANAGE, "uploads a blob", statuses=(200, 201),
+            body=_BYTES),
     _native("POST", "/api/copy", Role.MANAGE, "gives a model another name", request=native.CopyRequest),
     _native("DELETE", "/api/delete", Role.MANAGE, "removes a name, and frees what no other model needs",
             request=native.DeleteRequest),
@@ -159,19 +181,32 @@ _ANTHROPIC: Sequence[Operation] = (
                request=anthropic.CountTokensRequest, answer=anthropic.TokenCount),
 )  # fmt: skip
 
-_REGISTRY: Sequence[Operation] = tuple(
-    _registry(method, path, does)
-    for path, methods, does in (
-        ("/v2/", ("GET", "HEAD"), "says that this is a registry"),
-        ("/v2/_catalog", ("GET", "HEAD"), "lists the repositories"),
-        ("/v2/{name+}/tags/list", ("GET", "HEAD"), "lists the tags of one"),
-        ("/v2/{name+}/manifests/{reference}", ("GET", "HEAD", "PUT"), "a manifest, by tag or digest"),
-        ("/v2/{name+}/blobs/uploads/", ("POST",), "begins an upload"),
-        ("/v2/{name+}/blobs/uploads/{upload}", ("GET", "PATCH", "PUT", "DELETE"), "an upload on its way"),
-        ("/v2/{name+}/blobs/{digest}", ("GET", "HEAD"), "a blob"),
-    )
-    for method in methods
-)
+_PAGE = ("n", "last")
+_UPLOADS = "/v2/{name+}/blobs/uploads/"
+_UPLOAD = "/v2/{name+}/blobs/uploads/{upload}"
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+
+_REGISTRY: Sequence[Operation] = (
+    *(
+        _registry(method, path, does, **more)
+        for path, does, more in (
+            ("/v2/", "says that this is a registry", {"answer": dict[str, Any]}),
+            ("/v2/_catalog", "lists the repositories", {"answer": dict[str, Any], "query": _PAGE}),
+            ("/v2/{name+}/tags/list", "lists the tags of one", {"answer": dict[str, Any], "query": _PAGE}),
+            ("/v2/{name+}/manifests/{reference}", "a manifest, by tag or digest", {"media": _MANIFEST}),
+            ("/v2/{name+}/blobs/{digest}", "a blob, or a range", {"media": _BYTES, "statuses": (200, 206)}),
+        )
+        for method in ("GET", "HEAD")
+    ),
+    _registry("PUT", "/v2/{name+}/manifests/{reference}", "stores a manifest",
+              statuses=(201,), body=_MANIFEST),
+    _registry("POST", _UPLOADS, "begins an upload, or takes a blob from another repository",
+              statuses=(201, 202), body=_BYTES, query=("mount", "from", "digest")),
+    _registry("GET", _UPLOAD, "how far an upload is", statuses=(204,)),
+    _registry("PATCH", _UPLOAD, "more of an upload", statuses=(202,), body=_BYTES),
+    _registry("PUT", _UPLOAD, "the end of an upload", statuses=(201,), body=_BYTES, query=("digest",)),
+    _registry("DELETE", _UPLOAD, "gives an upload up", statuses=(204,)),
+)  # fmt: skip
 
 _OPERATIONS: Sequence[Operation] = (
     _health("GET", "/livez", "the process is alive"),
@@ -180,6 +215,8 @@ _OPERATIONS: Sequence[Operation] = (
     _health("HEAD", "/readyz", "requests can be taken"),
     _health("GET", "/health", "the same as `/readyz`"),
     _health("HEAD", "/health", "the same as `/readyz`"),
+    Operation(method="GET", path="/openapi.json", does="describes all of this, for programs",
+              answer=dict[str, Any], dialect=Dialect.OPERATIONS, compressed=True),
     Operation(method="GET", path="/metrics", role=Role.METRICS, does="figures for Prometheus",
               dialect=Dialect.OPERATIONS, media=_TEXT, compressed=True),
 )  # fmt: skip

@@ -246,7 +246,7 @@ class TextCompletion(Answer):
 class EmbeddingRow(Answer):
     object: Literal["embedding"]
     index: int
-    embedding: list[float] | tuple[float, ...] | str
+    embedding: tuple[float, ...] | str
 
 
 class EmbeddingUsage(Answer):

@@ -93,7 +93,7 @@ class Embeddings:
                 dimensions=request.dimensions,
             )
         note(req.scope, prompt_tokens=done.prompt_tokens)
-        encode = _base64 if request.encoding_format == "base64" else list
+        encode = _base64 if request.encoding_format == "base64" else tuple
         answer = schema.EmbeddingList(
             object="list",
             data=[
