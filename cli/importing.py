@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -17,6 +18,7 @@ from .progress import show_progress
 from .session import FormatOption, InsecureOption, QuietOption, Session, session_of
 
 if TYPE_CHECKING:
+    from ..oci.digest import Digest
     from ..oci.importing.imported import Imported, ImportPolicy
     from ..oci.progress import ProgressSink
     from ..oci.reference import Reference
@@ -176,7 +178,25 @@ def _from_url(
     *,
     insecure: bool,
 ) -> Imported:
-    raise UsageError("not yet")
+    from ..oci.importing.web_file import WebFile, import_url
+
+    session = request.session
+    digest = _sha256(sha256) if sha256 is not None else None
+    file = WebFile(url, digest)
+    reference = request.reference(lambda: _name_of(file.name))
+    host = urlsplit(url).netloc
+    with session.registry_client(insecure=insecure, host=host) as client:
+        return import_url(session.store(), client, file, reference, policy, progress)
+
+
+def _sha256(text: str) -> Digest:
+    from ..oci.digest import Digest
+    from ..oci.errors import BadDigest
+
+    try:
+        return Digest("sha256", text.removeprefix("sha256:").lower())
+    except BadDigest:
+        raise UsageError(f"reading --sha256 {text!r}: expected 64 hexadecimal digits") from None
 
 
 def _name_of(file: str) -> str:

@@ -78,7 +78,7 @@ def server_settings(
         limits=_limits(settings),
         drain_s=parse_keep_alive_setting(str(settings["drain"])),
         registries=session.registry_settings(settings["insecure_registries"]),
-        credentials=session.credential_files(),
+        credentials=session.credentials(),
         log_level="debug" if settings["debug"] else "info",
         access_log=settings["access_log"],
         metrics=settings["metrics"],

@@ -20,7 +20,7 @@ from .settings import Settings
 if TYPE_CHECKING:
     from ..oci.manifest import Manifest
     from ..oci.registry.client import RegistryClient
-    from ..oci.registry.credentials import CredentialFiles
+    from ..oci.registry.credentials import CredentialFiles, Credentials
     from ..oci.registry.settings import RegistrySettings
     from ..oci.signing.policy import SignaturePolicy
     from ..runtime.settings import RuntimeSettings
@@ -113,15 +113,30 @@ class Session:
         return replace(self, settings=self.settings.given(**flags))
 
     def registry_client(
-        self, *, insecure: bool = False, reference: Reference | None = None
+        self, *, insecure: bool = False, reference: Reference | None = None, host: str | None = None
     ) -> RegistryClient:
-        """A client for registries; ``insecure`` allows plain HTTP to the registry of ``reference``."""
+        """A client for registries; ``insecure`` allows plain HTTP to the registry of ``reference``, or to
+        ``host``."""
         from ..oci.registry.client import RegistryClient
 
         plain_http = tuple(self.settings["insecure_registries"])
-        if insecure and reference is not None:
-            plain_http = (*plain_http, reference.registry)
-        return RegistryClient(self.registry_settings(plain_http), self.credential_files())
+        if insecure and (allowed := host or (reference.registry if reference else None)):
+            plain_http = (*plain_http, allowed)
+        return RegistryClient(self.registry_settings(plain_http), self.credentials())
+
+    def credentials(self) -> Credentials:
+        """Where credentials for registries come from, and the token for Hugging Face's Hub."""
+        from ..oci.registry.hub_credentials import HubCredentials
+        from ..oci.registry.origin import Origin
+
+        read = self.settings.read
+        home = Path(read("HF_HOME") or Path(read("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface")
+        return HubCredentials(
+            host=Origin.of(self.settings["hub"]).netloc,
+            token=read("HF_TOKEN"),
+            path=Path(read("HF_TOKEN_PATH") or home / "token").expanduser(),
+            others=self.credential_files(),
+        )
 
     def registry_settings(self, plain_http: tuple[str, ...] = ()) -> RegistrySettings:
         """How registries are reached; ``plain_http`` lists hosts that are spoken to without TLS."""
@@ -142,6 +157,7 @@ class Session:
             ca_file=Path(ca_file).expanduser() if ca_file else None,
             certificate_folders=(*own_folder, *default_folders(settings.environ, Path.home())),
             mirrors=settings["mirrors"],
+            hub=settings["hub"],
             realm_hosts=settings["token_services"],
             upload_hosts=settings["upload_hosts"],
             parallel=settings["parallel"],

@@ -156,6 +156,13 @@ def _flash(raw: Any) -> str:
     return "on" if _switch(text) else "off"
 
 
+def _url(raw: Any) -> str:
+    text = _text(raw).rstrip("/")
+    if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?", text):
+        raise ValueError
+    return text
+
+
 _MULTIPLES = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
@@ -185,6 +192,8 @@ SETTINGS: tuple[Setting, ...] = (
             meaning="certificate authorities to trust for registries, beside the system's"),
     Setting(name="cert_dir", parse=_optional_text, expected="a folder", default=None,
             meaning="a folder like Docker's `certs.d`, looked at before Docker's and Podman's own"),
+    Setting(name="hub", parse=_url, expected="a URL such as https://huggingface.co",
+            default="https://huggingface.co", ollama="HF_ENDPOINT", meaning="where `hf.co` is"),
     Setting(name="mirrors", parse=_places, expected="registries and their mirrors, as in a.example=b.example",
             default={}, meaning="where to pull from first: `docker.io=mirror.example.com/hub`"),
     Setting(name="token_services", parse=_places, expected="registries and hosts, as in a.example=b.example",

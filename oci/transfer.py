@@ -12,13 +12,14 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ..modelfile.errors import LadingError
 from .descriptor import Descriptor
 from .digest import Digest
 from .errors import BadManifest, BlobNotFound, DigestMismatch
+from .importing.hub_model import is_for_hub, pull_from_hub
 from .manifest import Index, Manifest
 from .progress import Progress, ProgressSink, ignore_progress
 from .reference import Reference
@@ -31,6 +32,7 @@ from .registry.parted_download import PartedDownload
 from .registry.repository import Repository
 from .registry.sources import Sources
 from .registry.upload import BlobUpload
+from .registry.web_files import WebFiles
 from .signing.attachments import Attachments, RegistryAttachments, StoreAttachments
 from .signing.policy import Mode
 from .store import Ingest, Store
@@ -66,7 +68,12 @@ def pull(
     run.report(Progress("pulling manifest"))
     sources = run.sources(reference)
     with store.lease():
-        repository, document = sources.ask(lambda source: (source, source.fetch_manifest(reference)))
+        try:
+            repository, document = sources.ask(lambda source: (source, source.fetch_manifest(reference)))
+        except RegistryError as error:
+            if not is_for_hub(reference, error):
+                raise
+            return _pull_from_hub(store, client, reference, run)
         manifest = _model_manifest(repository, reference, document, platform)
         if isinstance(document, Index) and reference.digest is not None:
             # The digest named the index; what is kept is the manifest.
@@ -89,6 +96,44 @@ def pull(
             _copy_signatures(attachments, StoreAttachments(store, reference), manifest.digest)
     run.report(Progress("success"))
     return manifest
+
+
+def _pull_from_hub(store: Store, client: RegistryClient, reference: Reference, run: _Run) -> Manifest:
+    """What Hugging Face's Hub has no manifest for, file by file. The caller holds a lease."""
+    hub = client.web_files(
+        client.origin(reference.registry),
+        reference.repository,
+        {},
+        sleep=run.crew.sleep,
+        on_busy=run.slots.fewer,
+    )
+    manifest = pull_from_hub(store, hub, reference, functools.partial(_fetch_files, store, run))
+    run.report(Progress("writing manifest"))
+    store.tag(reference, store.put_manifest(manifest))
+    run.report(Progress("success"))
+    return manifest
+
+
+def _fetch_files(store: Store, run: _Run, files: WebFiles, wanted: Sequence[Descriptor]) -> None:
+    distinct = _distinct(wanted)
+    _require_room(store, distinct)
+    run.each(distinct, lambda blob: _fetch_blob(store, files, blob, run))
+
+
+def fetch_file(
+    store: Store,
+    client: RegistryClient,
+    files: WebFiles,
+    wanted: Descriptor,
+    *,
+    progress: ProgressSink = ignore_progress,
+) -> None:
+    """Brings a file whose digest is known into the store, as `pull` does with blobs.
+
+    Raises: RemoteBlobNotFound, RegistryDenied, RegistryError, DigestMismatch, SizeMismatch, DiskFull.
+    """
+    run = _Run(client, progress)
+    _fetch_files(store, run, files, [wanted])
 
 
 def push(

@@ -108,7 +108,7 @@ class Authenticator:
         self._locks: dict[Origin, threading.RLock] = {}
         self._locks_guard = threading.Lock()
         self._realms: dict[Origin, _Realm] = {}
-        self._basic: set[Origin] = set()
+        self._direct: set[Origin] = set()
         self._found: dict[tuple[Origin, str], Found] = {}
         self._tokens: dict[tuple[Origin, _Realm, Scopes], _Token] = {}
 
@@ -116,9 +116,9 @@ class Authenticator:
         """The header value for a request, as far as the registry has said what it wants; None to send the
         request bare. Fetches a token in advance where the realm is known."""
         with self._lock(registry):
-            if registry in self._basic:
+            if registry in self._direct:
                 credential = self.found(registry, scopes).credential
-                return credential.basic() if credential is not None else None
+                return _direct(credential) if credential is not None else None
             realm = self._realms.get(registry)
             return self._token(registry, realm, scopes, "").header if realm is not None else None
 
@@ -131,8 +131,12 @@ class Authenticator:
         Raises: RegistryDenied when the token service refuses, RegistryUnsafe for a realm we do not visit.
         """
         with self._lock(registry):
+            credential = self.found(registry, scopes).credential if challenges else None
+            if credential is not None and credential.bearer:
+                return self._answer_directly(registry, credential, rejected)
             for challenge in challenges:
-                if challenge.scheme == "bearer" and "realm" in challenge.parameters:
+                # A realm that is no URL names no token service: the registry only says that it wants a token.
+                if challenge.scheme == "bearer" and "://" in challenge.parameters.get("realm", ""):
                     return self._answer_bearer(registry, challenge, scopes, rejected)
             if any(challenge.scheme == "basic" for challenge in challenges):
                 return self._answer_basic(registry, scopes, rejected)
@@ -156,8 +160,11 @@ class Authenticator:
         credential = self.found(registry, scopes).credential
         if credential is None or credential.identity_token:
             return None
-        self._basic.add(registry)
-        value = credential.basic()
+        return self._answer_directly(registry, credential, rejected)
+
+    def _answer_directly(self, registry: Origin, credential: Credential, rejected: str | None) -> str | None:
+        self._direct.add(registry)
+        value = _direct(credential)
         return value if value != rejected else None
 
     def _answer_bearer(
@@ -167,7 +174,7 @@ class Authenticator:
             self._checked_realm(registry, challenge.parameters["realm"]), challenge.parameters.get("service")
         )
         wanted = challenge.parameters.get("scope", "")
-        self._basic.discard(registry)
+        self._direct.discard(registry)
         self._realms[registry] = realm
         key = (registry, realm, scopes)
         cached = self._tokens.get(key)
@@ -238,6 +245,11 @@ class Authenticator:
             tried=credential.source if credential else None,
             notes=notes,
         )
+
+
+def _direct(credential: Credential) -> str:
+    """The header value of a credential that needs no token service."""
+    return f"Bearer {credential.secret}" if credential.bearer else credential.basic()
 
 
 def _scope_texts(scopes: Scopes, wanted: str) -> list[str]:

@@ -40,9 +40,10 @@ from .origin import Origin
 from .rate_limit import RateLimit
 from .repository import Repository
 from .requester import RegistryRequest, Requester, Sleep
-from .settings import DOCKER_HUB, DOCKER_HUB_API, RegistrySettings
+from .settings import DOCKER_HUB, DOCKER_HUB_API, HUB_HOSTS, RegistrySettings
 from .transport import BytesBody, Response, read_body
 from .upload import BlobUpload
+from .web_files import WebFiles
 
 _PULL_METHODS = frozenset({"GET", "HEAD"})
 
@@ -116,8 +117,33 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
             outgoing=self._outgoing,
         )
 
+    def web_files(
+        self,
+        origin: Origin,
+        name: str,
+        urls: Mapping[Digest, str],
+        *,
+        sleep: Sleep | None = None,
+        on_busy: Callable[[], None] | None = None,
+    ) -> WebFiles:
+        """Files at a place that is no registry, by their digests; all URLs begin at ``origin``. ``name`` is
+        that of the repository that they are in, for credentials; without one, none are used."""
+        return WebFiles(
+            origin=origin,
+            name=name,
+            writes=False,
+            requester=self._requester.sleeping(sleep or self.sleep or time.sleep, on_busy),
+            settings=self.settings,
+            sleep=sleep or self.sleep or time.sleep,
+            incoming=self._incoming,
+            outgoing=self._outgoing,
+            urls=urls,
+        )
+
     def origin(self, registry: str) -> Origin:
         """Where the API of a registry (``host[:port]``) is. Raises: RegistryUnreachable."""
+        if registry in HUB_HOSTS:
+            return Origin.of(self.settings.hub)
         host = DOCKER_HUB_API if registry in {DOCKER_HUB, f"index.{DOCKER_HUB}"} else registry
         with self._lock:
             found = self._origins.get(host)

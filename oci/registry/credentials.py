@@ -36,12 +36,14 @@ class Credential:
     """What proves who we are to one registry. The secret never shows in its repr.
 
     identity_token: the secret is a refresh token for the registry's token service, not a password.
+    bearer: the secret is itself what the registry wants as a bearer token.
     source: where it came from, for messages.
     """
 
     username: str
     secret: str = field(repr=False)
     identity_token: bool = False
+    bearer: bool = False
     source: str
 
     def basic(self) -> str:

@@ -44,6 +44,8 @@ def read_complaint(response: Response) -> Complaint:
     errors = value.get("errors") if isinstance(value, dict) else None
     codes: list[str] = []
     messages: list[str] = []
+    if isinstance(value, dict) and isinstance(value.get("error"), str):  # Hugging Face's own shape
+        messages.append(quoted(value["error"], limit=300))
     for entry in errors[:5] if isinstance(errors, list) else []:
         if not isinstance(entry, dict):
             continue

@@ -14,6 +14,9 @@ from .origin import Origin
 DOCKER_HUB = "docker.io"
 DOCKER_HUB_API = "registry-1.docker.io"
 
+HUB_HOSTS = frozenset({"hf.co", "huggingface.co"})
+"""Names of Hugging Face's Hub, as registries."""
+
 KNOWN_REALMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         # Token services that belong to a registry although they live on another host.
@@ -54,6 +57,7 @@ class RegistrySettings:
     part_size: bytes; larger blobs are fetched in parts of this size, over several connections.
     chunk_size: bytes of one PATCH, where a registry does not take a blob in one piece.
     download_rate, upload_rate: bytes a second over all connections together; 0 means no bound.
+    hub: the URL of Hugging Face's Hub, which `HUB_HOSTS` are names of.
     signatures: which models must be signed to be pulled.
     """
 
@@ -76,6 +80,7 @@ class RegistrySettings:
     chunk_size: int = 64 * 1024 * 1024
     download_rate: int = 0
     upload_rate: int = 0
+    hub: str = "https://huggingface.co"
     signatures: SignaturePolicy = field(default_factory=SignaturePolicy)
 
     def allows_plain_http(self, origin: Origin) -> bool:
