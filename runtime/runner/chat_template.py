@@ -11,15 +11,15 @@ templates use.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import SandboxedEnvironment
 
 from ..errors import BadTemplate
 
@@ -54,7 +54,10 @@ class ChatTemplate:
                 f"compiling the chat template: expected at most {MAX_TEMPLATE} characters, got {len(source)}"
             )
         try:
-            self._template = _environment().from_string(source)
+            environment = _environment()
+            tree = environment.parse(source)
+            self._names = meta.find_undeclared_variables(tree)
+            self._template = environment.from_string(tree)
         except jinja2.TemplateSyntaxError as error:
             raise BadTemplate(f"compiling the chat template: line {error.lineno}: {error.message}") from error
         except (RecursionError, SyntaxError, MemoryError) as error:
@@ -66,6 +69,8 @@ class ChatTemplate:
         """Raises: BadTemplate; MemoryError where the process has a limit."""
         parts: list[str] = []
         size = 0
+        if "functions" in self._names and "tools" not in self._names:
+            variables = {**variables, **_functions(variables.get("tools") or ())}
         try:
             for part in self._template.generate(variables):
                 size += len(part)
@@ -104,14 +109,27 @@ def template_variables(
         "eos_token": eos,
     }
     if think is not None:
-        variables["enable_thinking"] = variables["thinking"] = bool(think)
+        variables["enable_thinking"] = variables["thinking"] = variables["reasoning"] = bool(think)
+        variables["thinking_mode"] = "enabled" if think else "disabled"
+    if think is False:
+        variables["thinking_budget"] = 0
     if isinstance(think, str):
         variables["reasoning_effort"] = think
     return variables
 
 
-class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox, with the two operators bounded that make much out of little."""
+def _functions(tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What templates look for that are older than the name "tools"."""
+    functions = [tool.get("function", tool) for tool in tools]
+    return {"functions": _tojson(functions, indent=4), "datetime": _strftime_now("%Y-%m-%d %H:%M:%S")}
+
+
+class _Environment(SandboxedEnvironment):
+    """The sandbox, with the two operators bounded that make much out of little.
+
+    Templates may change lists and mappings, as some published ones do with those they have made; what they
+    are given is theirs alone.
+    """
 
     intercepted_binops = frozenset(["*", "**"])
 
@@ -168,7 +186,21 @@ def _tojson(
 ) -> str:
     """JSON without Jinja's escaping of ``<>&'``, which models are not trained on."""
     encode: Callable[..., str] = json.dumps
-    return encode(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return encode(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+        default=_listed,
+    )
+
+
+def _listed(value: Any) -> list[Any]:
+    """What filters such as ``map`` make. Raises: TypeError."""
+    if isinstance(value, Iterator):
+        return list(value)
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
 def _is_small(value: Any, limit: int) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,15 +19,23 @@ from msgspec import structs
 from ..protocol import Message, MessageToolCall
 from .shield import Shield
 from .template_traits import TemplateTraits, as_parts
+from .tool_formats.registry import format_named
 
 _SHORT_ID = re.compile(r"[A-Za-z0-9]{9}")
 
 
 def template_messages(
-    messages: Sequence[Message], traits: TemplateTraits, shield: Shield
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]],
+    traits: TemplateTraits,
+    shield: Shield,
 ) -> tuple[dict[str, Any], ...]:
-    """``messages`` in the shape that published templates expect."""
-    turns = with_paired_results(messages)
+    """``messages`` in the shape that published templates expect. ``tools`` are told of in them where the
+    template itself does not."""
+    turns = with_paired_results(messages, invents_ids=traits.takes_calls)
+    if tools and not traits.takes_tools:
+        turns = _with_tools_said(turns, tools, traits)
+    turns = _without_refused(turns, traits)
     if not traits.takes_system:
         turns = _with_system_in_question(turns)
     if not traits.takes_late_system:
@@ -40,6 +48,14 @@ def template_messages(
     return tuple(as_parts(turn) if traits.wants_parts else turn for turn in written)
 
 
+def template_tools(
+    tools: Sequence[Mapping[str, Any]], traits: TemplateTraits, shield: Shield
+) -> tuple[dict[str, Any], ...]:
+    """``tools`` in the shape that the template expects."""
+    given = [_whole_tool(tool) for tool in tools] if traits.wants_whole_tools else tools
+    return tuple(shield.value(given))
+
+
 def without_prefill(messages: Sequence[Message]) -> tuple[Sequence[Message], str]:
     """An assistant's message at the end is the beginning of the answer, which the model is to go on with."""
     last = messages[-1] if messages else None
@@ -48,7 +64,7 @@ def without_prefill(messages: Sequence[Message]) -> tuple[Sequence[Message], str
     return messages[:-1], last.content
 
 
-def with_paired_results(messages: Iterable[Message]) -> list[Message]:
+def with_paired_results(messages: Iterable[Message], *, invents_ids: bool = True) -> list[Message]:
     """Calls all have identifiers, and results those of their calls, and their names.
 
     A result is the one of the call with its identifier, or else of the first call without a result that has
@@ -61,7 +77,8 @@ def with_paired_results(messages: Iterable[Message]) -> list[Message]:
         if message.tool_calls:
             calls = []
             for call in message.tool_calls:
-                calls.append(call if call.id else structs.replace(call, id=f"call_{count:08d}"))
+                invented = "" if call.id or not invents_ids else f"call_{count:08d}"
+                calls.append(structs.replace(call, id=invented) if invented else call)
                 count += 1
             open_calls = deque(calls)
             message = structs.replace(message, tool_calls=tuple(calls))
@@ -79,6 +96,59 @@ def _answered(result: Message, calls: Iterable[MessageToolCall]) -> MessageToolC
         return next((call for call in known if call.id == result.tool_call_id), None)
     name = result.tool_name or result.name
     return next((call for call in known if not name or call.function.name == name), None)
+
+
+def _with_tools_said(
+    messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], traits: TemplateTraits
+) -> list[Message]:
+    """For templates that leave it to the operator to tell the model of its tools."""
+    shape = format_named(traits.tool_format).shape
+    lines = ["You may call these tools:", *(msgspec.json.encode(tool).decode() for tool in tools)]
+    if shape:
+        lines += ["To call one, write exactly:", shape.example("NAME", {"ARGUMENT": "VALUE"})]
+    text = "\n".join(lines)
+    turns = list(messages)
+    if turns and turns[0].role == "system":
+        turns[0] = structs.replace(turns[0], content=f"{turns[0].content}\n\n{text}")
+    else:
+        turns.insert(0, Message(role="system", content=text))
+    return turns
+
+
+def _without_refused(messages: Sequence[Message], traits: TemplateTraits) -> list[Message]:
+    """Calls that the template does not write are the assistant's words; results that it does not take, the
+    user's."""
+    shape = format_named(traits.tool_format).shape
+    turns: list[Message] = []
+    called: set[str] = set()
+    for message in messages:
+        if message.tool_calls:
+            called = {call.id for call in message.tool_calls}
+            if not traits.takes_calls and shape:
+                calls = (call.function for call in message.tool_calls)
+                said = [message.content, *(shape.example(call.name, call.arguments) for call in calls)]
+                message = structs.replace(message, content="\n".join(filter(None, said)), tool_calls=())
+        elif message.role == "tool":
+            is_orphan = not message.tool_call_id or message.tool_call_id not in called
+            if not traits.takes_results or (is_orphan and not traits.takes_orphans):
+                message = Message(role="user", content=message.content, images=message.images)
+        turns.append(message)
+    return turns
+
+
+def _whole_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """``tool`` with descriptions wherever there may be one, and arguments."""
+    function = tool.get("function")
+    if not isinstance(function, Mapping):
+        return dict(tool)
+    parameters = {"type": "object", "properties": {}, **(function.get("parameters") or {})}
+    properties = parameters["properties"]
+    if isinstance(properties, Mapping):
+        parameters["properties"] = {
+            key: {"description": "", **schema} if isinstance(schema, Mapping) else schema
+            for key, schema in properties.items()
+        }
+    return {**tool, "function": {"description": "", **function, "parameters": parameters}}
 
 
 def _with_system_in_question(messages: Sequence[Message]) -> list[Message]:

@@ -20,7 +20,7 @@ from ..protocol import Generate, Message, TemplateKind, Think
 from ..request_check import check
 from .chat_template import CHATML
 from .constraint import CallSyntax, ConstraintCompiler
-from .conversation import template_messages, without_prefill
+from .conversation import template_messages, template_tools, without_prefill
 from .generation import Constraint, Generation
 from .image_cells import ImageParts, ImagePiece
 from .llama import NO_TOKEN, LlamaVocab
@@ -242,8 +242,9 @@ class Preparer:
         job = RenderJob(
             kind="go" if go else "jinja",
             template=source or CHATML,
-            messages=template_messages(messages, traits, shield),
-            tools=tuple(shield.value(request.tools)),
+            messages=template_messages(messages, request.tools, traits, shield),
+            tools=template_tools(request.tools, traits, shield),
+            tool_list=traits.wants_tool_list,
             think=self._think(request.think),
             bos=self._template.bos,
             eos=self._template.eos,
@@ -251,7 +252,7 @@ class Preparer:
         if go and prompt is not None:
             job = structs.replace(
                 job,
-                messages=template_messages(request.messages, traits, shield),
+                messages=template_messages(request.messages, (), traits, shield),
                 prompt=shield.text(prompt),
                 suffix=shield.text(request.suffix),
                 system=request.system,

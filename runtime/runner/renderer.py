@@ -57,6 +57,8 @@ class RenderJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, t
     """Tell the template's traits instead of rendering it."""
     messages: tuple[dict[str, Any], ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
+    tool_list: bool = False
+    """No tools are an empty list, and not none."""
     think: Think | None = None
     bos: str = ""
     eos: str = ""
@@ -314,6 +316,8 @@ def _render(job: RenderJob, templates: Compiled) -> str:
     if not isinstance(template, ChatTemplate):
         return _render_go(template, job)
     variables = template_variables(job.messages, job.tools, think=job.think, bos=job.bos, eos=job.eos)
+    if job.tool_list and not job.tools:
+        variables["tools"] = []
     return template.render(variables)
 
 

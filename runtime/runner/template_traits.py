@@ -44,6 +44,14 @@ class TemplateTraits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """… after other messages as well."""
     takes_neighbours: bool = True
     """Two messages of one role may follow each other."""
+    takes_tools: bool = True
+    """It tells the model which tools there are."""
+    takes_calls: bool = True
+    """It writes the calls of a message."""
+    takes_results: bool = True
+    """It takes messages of tools."""
+    takes_orphans: bool = True
+    """… without a call before them as well."""
     takes_many_calls: bool = True
     """A message may have several calls."""
     takes_call_text: bool = True
@@ -54,6 +62,10 @@ class TemplateTraits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Arguments of calls are JSON in a string."""
     wants_parts: bool = False
     """Content is a list of parts."""
+    wants_tool_list: bool = False
+    """No tools are an empty list of tools."""
+    wants_whole_tools: bool = False
+    """Tools and their arguments all have descriptions, and tools have arguments."""
 
     @property
     def thinking_tags(self) -> ThinkingTags | None:
@@ -97,8 +109,9 @@ def traits_of_jinja(template: ChatTemplate, source: str) -> TemplateTraits:
     tags = None if is_harmony else tags_of_template(source)
     style = trial.call_style()
     thinks = is_harmony or tags is not None
+    takes_tools = trial.takes_tools
     capabilities = [
-        *(["tools"] if trial.takes_tools or style.form else []),
+        *(["tools"] if takes_tools or style.form else []),
         *(["thinking"] if thinks else []),
     ]
     form = style.form or format_mentioned(source).name
@@ -110,11 +123,17 @@ def traits_of_jinja(template: ChatTemplate, source: str) -> TemplateTraits:
         takes_system=trial.takes_system,
         takes_late_system=trial.takes_late_system,
         takes_neighbours=trial.takes_neighbours,
+        takes_tools=takes_tools,
+        takes_calls=style.written,
+        takes_results=style.results,
+        takes_orphans=style.results and trial.takes_orphans,
         takes_many_calls=style.many,
         takes_call_text=style.text,
         wants_short_ids=style.short_ids,
         wants_text_arguments=style.text_arguments,
         wants_parts=trial.wants_parts,
+        wants_tool_list=trial.wants_tool_list,
+        wants_whole_tools=takes_tools and trial.wants_whole_tools,
     )
 
 
@@ -126,10 +145,10 @@ def _fields(tags: ThinkingTags | None) -> tuple[str, str, str, str, bool] | None
 
 # Trials
 
-_ASK, _AGAIN, _RULE = "Wovon sprach ich?", "Und nun?", "Antworte mit einem Wort."
+_ASK, _AGAIN, _RULE = "What is it about?", "And now?", "Answer in one word."
 _CITY, _OTHER = "Oberammergau", "Kleinmachnow"
 _NAME = "get_weather"
-_THOUGHT, _SAID = "Das ist ein Gedanke.", "Ich sehe nach."
+_THOUGHT, _SAID = "This is a thought.", "Let me look."
 _TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
@@ -145,6 +164,15 @@ _TOOL: dict[str, Any] = {
         },
     },
 }
+_RESULT = "Deep snow."
+_BARE_TOOL: dict[str, Any] = {"type": "function", "function": {"name": "look_outside"}}
+_POOR_TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "look_inside",
+        "parameters": {"type": "object", "properties": {"room": {"type": "string"}}},
+    },
+}
 _SHORT_ID, _LONG_ID = "a1B2c3D4e", "call_a1b2c3d4"
 
 Turn = dict[str, Any]
@@ -155,16 +183,26 @@ class CallStyle(msgspec.Struct, frozen=True):
 
     form: str = ""
     many: bool = True
-    text: bool = True
     short_ids: bool = False
     text_arguments: bool = False
+    written: bool = True
+    text: bool = True
+    results: bool = True
 
 
 class _Trial:
     def __init__(self, template: ChatTemplate) -> None:
         self._template = template
+        self.wants_tool_list = False
         self.wants_parts = False
+        self.wants_tool_list = not self._written(_user(_ASK))[1] and self._takes_tool_list()
         self.wants_parts = _ASK not in self._written(_user(_ASK))[0] and bool(self._parts_work())
+
+    def _takes_tool_list(self) -> bool:
+        self.wants_tool_list = True
+        works = self._written(_user(_ASK))[1]
+        self.wants_tool_list = False
+        return works
 
     def _parts_work(self) -> bool:
         self.wants_parts = True
@@ -175,7 +213,7 @@ class _Trial:
     def _written(
         self,
         *turns: Turn,
-        tools: bool = False,
+        tools: Sequence[Mapping[str, Any]] = (),
         think: bool | None = None,
         asks: bool = True,
     ) -> tuple[str, bool]:
@@ -183,8 +221,9 @@ class _Trial:
         given = [dict(turn) for turn in turns]
         if self.wants_parts:
             given = [as_parts(turn) for turn in given]
-        offered: Sequence[Mapping[str, Any]] = (_TOOL,) if tools else ()
-        variables = template_variables(given, offered, think=think, bos="<s>", eos="</s>")
+        variables = template_variables(given, tools, think=think, bos="<s>", eos="</s>")
+        if not tools and self.wants_tool_list:
+            variables["tools"] = []
         variables["add_generation_prompt"] = asks
         try:
             return self._template.render(variables), True
@@ -206,7 +245,16 @@ class _Trial:
 
     @property
     def takes_tools(self) -> bool:
-        return _NAME in self._written(_user(_ASK), tools=True)[0]
+        return _NAME in self._written(_user(_ASK), tools=(_TOOL,))[0]
+
+    @property
+    def wants_whole_tools(self) -> bool:
+        return not self._written(_user(_ASK), tools=(_TOOL, _BARE_TOOL, _POOR_TOOL))[1]
+
+    @property
+    def takes_orphans(self) -> bool:
+        orphan = {"role": "tool", "content": _RESULT, "tool_call_id": _SHORT_ID}
+        return _RESULT in self._written(_user(_ASK), _said(_SAID), orphan, _user(_AGAIN), tools=(_TOOL,))[0]
 
     @property
     def switches_thinking(self) -> bool:
@@ -218,32 +266,32 @@ class _Trial:
         for short_ids in (False, True):
             for text_arguments in (False, True):
                 for many in (True, False):
-                    style = CallStyle("", many, True, short_ids, text_arguments)
+                    style = CallStyle("", many, short_ids, text_arguments)
                     if found := self._called(style):
                         return found
-        return CallStyle()
+        result, _ = self._written(_user(_ASK), _said(_SAID), _result(CallStyle()))
+        return CallStyle(written=False, results=_RESULT in result)
 
     def _called(self, style: CallStyle) -> CallStyle | None:
         """``style`` with the form that is found, if all calls are written."""
         places: list[dict[str, Any]] = [{"city": _CITY, "days": 2}, {"city": _OTHER, "days": 3}]
         places = places if style.many else places[:1]
         turn = {"role": "assistant", "content": "", "tool_calls": [_call(place, style) for place in places]}
-        text, taken = self._written(_user(_ASK), turn, tools=True, asks=False)
+        text, taken = self._written(_user(_ASK), turn, tools=(_TOOL,), asks=False)
         if not taken or not all(place["city"] in text for place in places):
             return None
         calls = [Call(_NAME, place) for place in places]
         form = format_written(self._candidates(text), calls, (_TOOL,))
-        if form is None and style.text_arguments:
-            return None
         whole = {**turn, "content": _SAID, "reasoning_content": _THOUGHT, "thinking": _THOUGHT}
-        _, takes_text = self._written(_user(_ASK), whole, _result(style), tools=True)
-        return CallStyle(
-            form.name if form else "", style.many, takes_text, style.short_ids, style.text_arguments
+        _, takes_text = self._written(_user(_ASK), whole, _result(style), tools=(_TOOL,))
+        results, _ = self._written(_user(_ASK), turn, _result(style), tools=(_TOOL,))
+        return msgspec.structs.replace(
+            style, form=form.name if form else "", text=takes_text, results=_RESULT in results
         )
 
     def _candidates(self, text: str) -> list[str]:
         """Where in ``text`` the answer may begin: behind the question, and behind what asks for an answer."""
-        asked, _ = self._written(_user(_ASK), tools=True)
+        asked, _ = self._written(_user(_ASK), tools=(_TOOL,))
         common = next((i for i, (a, b) in enumerate(zip(asked, text, strict=False)) if a != b), len(asked))
         return [text.rpartition(_ASK)[2], text[common:]]
 
@@ -264,7 +312,7 @@ def _call(arguments: Mapping[str, Any], style: CallStyle) -> Turn:
 
 def _result(style: CallStyle) -> Turn:
     identity = _SHORT_ID if style.short_ids else _LONG_ID
-    return {"role": "tool", "content": "Schnee", "name": _NAME, "tool_call_id": identity}
+    return {"role": "tool", "content": _RESULT, "name": _NAME, "tool_call_id": identity}
 
 
 def as_parts(turn: Turn) -> Turn:

@@ -28,8 +28,9 @@ class ThinkingTags:
     """The tags are words, which nothing but a model's own habit makes into tags."""
 
 
+GRANITE = ThinkingTags("<think>", "</think>", "<response>", "</response>")
 KNOWN_TAGS = (
-    ThinkingTags("<think>", "</think>", "<response>", "</response>"),
+    GRANITE,
     ThinkingTags("<think>", "</think>"),
     ThinkingTags("[THINK]", "[/THINK]"),
     ThinkingTags("<seed:think>", "</seed:think>"),
@@ -38,9 +39,6 @@ KNOWN_TAGS = (
     ThinkingTags("<|START_THINKING|>", "<|END_THINKING|>"),
     ThinkingTags("<|channel>thought", "<channel|>"),
     ThinkingTags("<|inner_prefix|>", "<|inner_suffix|>"),
-    ThinkingTags("<thinking>", "</thinking>"),
-    ThinkingTags("<thought>", "</thought>"),
-    ThinkingTags("<reasoning>", "</reasoning>"),
     ThinkingTags("Here is my thought process:", "Here is my response:", is_prose=True),
     ThinkingTags(
         "Here are my reasoning steps:",
@@ -48,6 +46,9 @@ KNOWN_TAGS = (
         answer_closing="[END FINAL RESPONSE]",
         is_prose=True,
     ),
+    ThinkingTags("<thinking>", "</thinking>"),
+    ThinkingTags("<thought>", "</thought>"),
+    ThinkingTags("<reasoning>", "</reasoning>"),
 )
 """The first whose texts a template has is the template's."""
 
@@ -58,8 +59,11 @@ def tags_of_template(template: str) -> ThinkingTags | None:
 
 
 def _has(template: str, tags: ThinkingTags) -> bool:
-    texts = (tags.closing, tags.answer_opening, tags.answer_closing)
-    return all(text in template for text in texts) and (not tags.is_prose or tags.opening in template)
+    if tags is GRANITE:  # others put the results of tools between these
+        return "<response></response>" in template
+    if tags.is_prose:
+        return tags.opening in template and tags.closing in template
+    return all(text in template for text in (tags.closing, tags.answer_opening, tags.answer_closing))
 
 
 class Splitter(Protocol):

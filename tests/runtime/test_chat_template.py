@@ -68,6 +68,13 @@ def render(source: str, *messages: dict[str, Any], **more: Any) -> str:
         pytest.param("{{ messages[::-1][0].role }}", "user", id="slices"),
         pytest.param("{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(1) }}", "<1>", id="macros"),
         pytest.param("{{ '-' * 3 }}{{ 2 ** 3 }}{{ 3 * 4 }}", "---812", id="products"),
+        pytest.param(
+            "{% set seen = [] %}{% set _ = seen.append('x') %}{{ seen | join }}",
+            "x",
+            id="changing its own lists",
+        ),
+        pytest.param("{{ messages | map(attribute='role') | tojson }}", '["user"]', id="tojson of a filter"),
+        pytest.param("{{ functions }}", "[]", id="the older name of tools"),
         pytest.param(CHATML, "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", id="the stand-in"),
     ],
 )
@@ -105,7 +112,6 @@ def test_tools_are_passed_as_they_are() -> None:
         pytest.param("{% include '/etc/passwd' %}", id="include"),
         pytest.param("{% import '/etc/passwd' as x %}", id="import"),
         pytest.param("{% extends 'x' %}", id="extends"),
-        pytest.param("{{ messages.append(1) }}", id="changing its input"),
         pytest.param("{{ lipsum(n=100000) }}", id="lipsum"),
         pytest.param("{{ cycler(1).__init__ }}", id="cycler"),
         pytest.param("{% for i in range(10000000) %}{% endfor %}", id="long range"),

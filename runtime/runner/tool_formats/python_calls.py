@@ -58,6 +58,7 @@ class PythonCalls:
             code = yield from cursor.until(self.closing, most=_MAX_CODE)
             yield from cursor.must(self.closing)
         else:
+            yield from cursor.blank()
             code = yield from cursor.balanced("'\"", "([{", ")]}")
         yield python_calls(code, tools)
 

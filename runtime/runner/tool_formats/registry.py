@@ -233,9 +233,13 @@ def format_written(
 
 
 def _writes(form: ToolFormat, call: Call, text: str) -> bool:
-    """Whether the beginning of the call that ``form`` would write is in ``text``."""
+    """Whether the beginning of the call that ``form`` would write is in ``text``, and the end."""
     shape = form.shape
-    return shape is not None and f"{shape.opening}{shape.before_name}{call.name}{shape.after_name}" in text
+    if shape is None:
+        return False
+    return (
+        f"{shape.opening}{shape.before_name}{call.name}{shape.after_name}" in text and shape.closing in text
+    )
 
 
 def format_mentioned(template: str) -> ToolFormat:
