@@ -40,6 +40,8 @@ class MemoryEstimate:
     kv: int
     compute: int
     process: int = PROCESS_SIZE
+    gpu: int = 0
+    """What of it goes to GPUs: it is not asked of main memory."""
 
     @property
     def model(self) -> int:
@@ -48,18 +50,20 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        """All that the runner takes."""
-        return self.model + self.process
+        """All that the runner takes of main memory."""
+        return max(self.model - self.gpu, 0) + self.process
 
     @property
     def wanted(self) -> int:
-        """What must be free for a load: a tenth more than the model, since estimates err."""
-        return self.total + self.model * _RESERVE_NUM // _RESERVE_DEN
+        """What must be free of main memory for a load: a tenth more than the model, since estimates err."""
+        here = max(self.model - self.gpu, 0)
+        return here + self.process + here * _RESERVE_NUM // _RESERVE_DEN
 
     def __str__(self) -> str:
+        on_gpu = f", of which {size_text(self.gpu)} on GPUs" if self.gpu else ""
         return (
             f"weights {size_text(self.weights)}, KV cache {size_text(self.kv)}, "
-            f"compute {size_text(self.compute)}, runner {size_text(self.process)}"
+            f"compute {size_text(self.compute)}, runner {size_text(self.process)}{on_gpu}"
         )
 
 

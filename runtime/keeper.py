@@ -15,6 +15,7 @@ from pathlib import Path
 from ..modelfile.errors import LadingError
 from ..oci.reference import Reference
 from ..oci.store import Store
+from .device_probe import DeviceProbe
 from .errors import Pinned, Unsupported
 from .grant import Acquire, Grant, LoadedModel
 from .load_plan import LoadPlan
@@ -43,6 +44,7 @@ class Keeper:
             signatures=settings.signatures,
         )
         self._sockets = SocketDir.open(settings.runtime_dir)
+        self._probe = DeviceProbe(dict(settings.environment))
         self._pool = RunnerPool(settings, self._sockets)
 
     def acquire(self, request: Acquire, caller: Caller | None = None) -> Grant:
@@ -63,6 +65,7 @@ class Keeper:
             options=options,
             settings=self._settings,
             pinned=model.facts.full_name in self._pinned,
+            devices=self._probe.devices(),
         )
         if request.lost:
             self._pool.wait_gone(plan.key, request.lost)

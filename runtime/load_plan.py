@@ -5,12 +5,13 @@ Pure: no file is read and nothing is started here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .estimate import LoadShape, MemoryEstimate, choose_parallel, estimate
 from .grant import ModelFacts
 from .model_shape import ModelShape, ProjectorShape
 from .options import Options
+from .placement import HEADROOM, Device, LayerSizes, place, remaining
 from .protocol import Adapter, LoadSpec
 from .settings import DEFAULT_CONTEXT, RuntimeSettings
 
@@ -30,6 +31,10 @@ class ModelFiles:
     weights: tuple[str, ...]
     weights_size: int
     """Bytes, adapters and projector included."""
+    blocks: tuple[int, ...] = ()
+    """Bytes of the tensors of each layer."""
+    output_size: int = 0
+    """Bytes of the tensors that come after the last layer."""
     shape: ModelShape
     projector: str = ""
     projector_shape: ProjectorShape | None = None
@@ -48,6 +53,8 @@ class LoadPlan:
     settings: RuntimeSettings
     pinned: bool = False
     """It is to stay loaded."""
+    devices: tuple[Device, ...] = ()
+    """GPUs, with what is free of them while nothing is loaded."""
 
     @property
     def name(self) -> str:
@@ -101,6 +108,7 @@ class LoadPlan:
             return self.settings.num_parallel
         if self.files.shape.pooling:
             return 1
+        available += sum(max(device.free - HEADROOM, 0) for device in self.devices)
         return choose_parallel(
             self.files.shape,
             self.shape(1),
@@ -109,14 +117,26 @@ class LoadPlan:
             projector=self.files.projector_shape,
         )
 
-    def estimate(self, n_parallel: int) -> MemoryEstimate:
-        """Bytes with so many sequences."""
-        return estimate(
+    def estimate(self, n_parallel: int, *, gpu_used: int = 0) -> MemoryEstimate:
+        """Bytes with so many sequences, where ``gpu_used`` bytes of GPUs are taken by others."""
+        need = estimate(
             self.files.shape,
             self.shape(n_parallel),
             weights=self.files.weights_size,
             projector=self.files.projector_shape,
         )
+        if not self.devices:
+            return need
+        layers = self._layers(need)
+        devices = remaining(self.devices, gpu_used)
+        placement = place(devices, layers, num_gpu=self.options.num_gpu, main_gpu=self.options.main_gpu)
+        return replace(need, gpu=min(placement.size, need.model))
+
+    def _layers(self, need: MemoryEstimate) -> LayerSizes:
+        """The KV cache is taken to be the same in every layer."""
+        cache = need.kv // max(len(self.files.blocks), 1)
+        blocks = tuple(size + cache for size in self.files.blocks)
+        return LayerSizes(blocks=blocks, output=self.files.output_size, compute=need.compute)
 
     def spec(
         self,
@@ -143,6 +163,7 @@ class LoadPlan:
             n_threads=options.num_thread or settings.threads,
             n_gpu_layers=options.num_gpu,
             main_gpu=options.main_gpu,
+            layers=self._layers(self.estimate(n_parallel)),
             use_mmap=options.use_mmap,
             use_mlock=options.use_mlock,
             kv_cache_type=settings.kv_cache_type,

@@ -8,6 +8,7 @@ runner sees it, and found to have the size that the manifest promises; its conte
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -189,10 +190,13 @@ def _files(
         f"{name}:{Digest.of(text.encode())}" for name, text in (("go", go), ("jinja", jinja)) if text
     ]
     vocabulary = headers[0].vocabulary_size or 0
+    blocks, output_size = _layer_sizes(headers)
     return ModelFiles(
         key=" ".join(identity + templates),
         weights=tuple(str(_path(store, layer)) for layer in model.weights),
         weights_size=sum(header.data_size for header in headers) + sum(layer.size for layer in others),
+        blocks=blocks,
+        output_size=output_size,
         shape=read_shape(headers[0].metadata, vocabulary=vocabulary),
         projector=str(_path(store, model.projector)) if model.projector and projector else "",
         projector_shape=projector,
@@ -200,6 +204,22 @@ def _files(
         template_go=go or "",
         template_jinja=jinja or "",
     )
+
+
+_BLOCK = re.compile(r"blk\.([0-9]{1,4})\.")
+
+
+def _layer_sizes(headers: list[GgufHeader]) -> tuple[tuple[int, ...], int]:
+    """Bytes of each layer's tensors, and of those that come after the last one."""
+    blocks: dict[int, int] = {}
+    sizes = {tensor.name: tensor.size for header in headers for tensor in header.tensors}
+    for name, size in sizes.items():
+        if found := _BLOCK.match(name):
+            blocks[int(found[1])] = blocks.get(int(found[1]), 0) + size
+    output = sum(size for name, size in sizes.items() if name.startswith("output"))
+    if "output.weight" not in sizes:  # the way out is the way in, which is then on both sides
+        output += sizes.get("token_embd.weight", 0)
+    return tuple(blocks[i] for i in sorted(blocks)), output
 
 
 def _facts(

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import msgspec
 
 from .options import Options
+from .placement import LayerSizes
 
 Role = str
 Think = bool | Literal["low", "medium", "high", "max"]
@@ -81,8 +82,10 @@ class LoadSpec(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="load")
     n_threads: int = 0
     """0: one for each physical core."""
     n_gpu_layers: int = -1
-    """-1: as many as the model has, 0: none."""
+    """-1: as many as fit, 0: none."""
     main_gpu: int = -1
+    layers: LayerSizes = LayerSizes()
+    """What there is to put on GPUs; empty: llama.cpp puts all there, or as many as are asked for."""
     use_mmap: bool = True
     use_mlock: bool = False
     kv_cache_type: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] = "f16"

@@ -324,7 +324,7 @@ class RunnerPool:
         slot = Slot(
             plan=plan,
             process=process,
-            need=plan.estimate(n_parallel),
+            need=plan.estimate(n_parallel, gpu_used=self._gpu_used()),
             n_parallel=n_parallel,
             keep_alive_s=self._settings.keep_alive_s if keep_alive_s is None else keep_alive_s,
             grace_s=self._settings.grant_grace_s,
@@ -406,9 +406,10 @@ class RunnerPool:
         most = self._settings.max_loaded_models
         if not most or len(others) < most:
             count, now = plan.parallel(free), time.monotonic()
-            fits = plan.estimate(count).wanted <= free
-            # Fewer sequences than there could be, rather than stopping a model that is at work.
-            if fits and (count * 2 >= alone or not any(slot.is_idle(now) for slot in others)):
+            need = plan.estimate(count, gpu_used=self._gpu_used())
+            # Fewer sequences, or layers on GPUs, than there could be: better than to stop a model at work.
+            best = count * 2 >= alone and need.gpu >= plan.estimate(count).gpu
+            if need.wanted <= free and (best or not any(slot.is_idle(now) for slot in others)):
                 return count
         if not any(slot.state in (SlotState.DRAINING, SlotState.STOPPING) for slot in others):
             self._evict(others)
@@ -442,6 +443,11 @@ class RunnerPool:
         if self._settings.memory_budget:
             total = min(total, self._settings.memory_budget)
         return total, total - committed
+
+    def _gpu_used(self) -> int:
+        """Bytes of GPUs that our runners have or will have."""
+        slots = self._slots.values()
+        return sum(sum(s.ready.memory_gpu.values()) if s.ready else s.need.gpu for s in slots)
 
     # Crashes
 

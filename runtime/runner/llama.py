@@ -46,6 +46,8 @@ class ModelSettings:
     paths: tuple[str, ...]
     n_gpu_layers: int = -1
     main_gpu: int = -1
+    tensor_split: tuple[float, ...] = ()
+    """How many of these layers each device takes, in llama.cpp's order; empty: as it likes."""
     use_mmap: bool = True
     use_mlock: bool = False
 
@@ -63,6 +65,9 @@ class LlamaModel:
         if settings.main_gpu >= 0:
             params.main_gpu = settings.main_gpu
             params.split_mode = llama_cpp.LLAMA_SPLIT_MODE_NONE
+        split = (ctypes.c_float * llama_cpp.llama_max_devices())(*settings.tensor_split)
+        if settings.tensor_split:
+            params.tensor_split = split
         params.load_mode = _load_mode(settings)
         callback = llama_cpp.llama_progress_callback(lambda fraction, _data: progress(fraction))
         params.progress_callback = callback

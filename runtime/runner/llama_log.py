@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import re
 from collections import deque
 from typing import ClassVar
 
 import llama_cpp
+
+from .load_report import LoadReport
 
 
 def start_backend() -> None:
@@ -16,26 +17,15 @@ def start_backend() -> None:
 
 
 class LlamaLog:
-    """llama.cpp's log, kept in memory: the last lines, and the last errors apart. Install once per process.
-
-    Also where buffer sizes come from: llama.cpp has no C function that tells them.
-    """
+    """llama.cpp's log, kept in memory: the last lines, and the last errors apart. Installed once."""
 
     _installed: ClassVar[LlamaLog]
     _ERROR, _CONTINUE = 4, 5
-    _BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output)\s+buffer size =\s+([0-9.]+) MiB")
-    _OFFLOADED = re.compile(r"offloaded (\d+)/\d+ layers to GPU")
-    _FLASH_ATTENTION = re.compile(r"flash_attn\s+= (enabled|disabled|auto)|Flash Attention (enabled)")
-    _USES: ClassVar = {"model": "weights", "KV": "kv", "RS": "kv", "compute": "compute", "output": "output"}
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=200)
         self._errors: deque[str] = deque(maxlen=20)
-        self._buffers: list[tuple[str, str, float]] = []
-        self.gpu_layers = 0
-        """Layers that the last load put on GPUs."""
-        self.flash_attention = False
-        """Whether the last context has it."""
+        self.report = LoadReport()
         self._partial = ""
         self._level = 0
         self._callback = llama_cpp.llama_log_callback(self._log)
@@ -54,21 +44,6 @@ class LlamaLog:
     def errors(self) -> tuple[str, ...]:
         return tuple(self._errors)
 
-    @property
-    def mapped(self) -> int:
-        """Bytes of weights that are pages of the file itself, which others who map it share."""
-        return sum(int(size * 2**20) for device, _, size in self._buffers if device.endswith("_Mapped"))
-
-    def memory(self, *, gpu_only: bool = False) -> dict[str, int]:
-        """Bytes by use (weights, kv, compute, output), summed over devices, as reported since
-        installation."""
-        sizes: dict[str, int] = {}
-        for device, use, mebibytes in self._buffers:
-            if gpu_only and device.upper().startswith(("CPU", "HOST")):
-                continue
-            sizes[use] = sizes.get(use, 0) + int(mebibytes * 2**20)
-        return sizes
-
     def _log(self, level: int, text: bytes, _user_data: object) -> None:
         if level != self._CONTINUE:
             self._level = level
@@ -79,9 +54,4 @@ class LlamaLog:
             # ggml numbers the levels debug 1, info 2, warn 3, error 4.
             if self._level == self._ERROR:
                 self._errors.append(line[:2000])
-            if found := self._OFFLOADED.search(line):
-                self.gpu_layers = int(found[1])
-            if found := self._FLASH_ATTENTION.search(line):
-                self.flash_attention = "enabled" in found.groups()
-            if found := self._BUFFER.search(line):
-                self._buffers.append((found[1], self._USES[found[2]], float(found[3])))
+            self.report.read(line)

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import BadTemplate
+from ..placement import place
 from ..processors import usable_cores
 from ..protocol import FailureCode, LoadFailed, Loading, LoadSpec, Ready, TemplateKind
 from .constraint import ConstraintCompiler
+from .devices import gpu_devices
 from .embedding import Embedder
 from .llama import NO_TOKEN, LlamaModel, LoadError, ModelSettings
 from .llama_context import ContextError, ContextSettings, LlamaContext
@@ -55,17 +57,7 @@ def load(spec: LoadSpec, renderer: Renderer, report: Callable[[Loading], None]) 
 
 
 def _load(spec: LoadSpec, renderer: Renderer, log: LlamaLog, report: Callable[[Loading], None]) -> Loaded:
-    model = LlamaModel(
-        ModelSettings(
-            paths=spec.weights,
-            n_gpu_layers=spec.n_gpu_layers,
-            main_gpu=spec.main_gpu,
-            use_mmap=spec.use_mmap,
-            use_mlock=spec.use_mlock,
-        ),
-        log,
-        _Progress(report),
-    )
+    model = LlamaModel(_model_settings(spec), log, _Progress(report))
     _refuse_unsupported(spec, model)
     embeds = _embeds(spec, model)
     n_ctx = _context_length(spec, model, embeds)
@@ -93,6 +85,24 @@ def _load(spec: LoadSpec, renderer: Renderer, log: LlamaLog, report: Callable[[L
         preparer=preparer,
         embedder=_embedder(model, context, n_ctx) if embeds else None,
         facts=_facts(model, context, settings, template, log, sees=vision is not None),
+    )
+
+
+def _model_settings(spec: LoadSpec) -> ModelSettings:
+    """Where llama.cpp has GPUs, as many layers go there as there is room for now, or as are asked for."""
+    n_gpu_layers = spec.n_gpu_layers
+    tensor_split: tuple[float, ...] = ()
+    devices = gpu_devices()
+    if devices and spec.layers.count:
+        placement = place(devices, spec.layers, num_gpu=spec.n_gpu_layers, main_gpu=spec.main_gpu)
+        n_gpu_layers, tensor_split = placement.count, placement.tensor_split
+    return ModelSettings(
+        paths=spec.weights,
+        n_gpu_layers=n_gpu_layers,
+        main_gpu=spec.main_gpu,
+        tensor_split=tensor_split,
+        use_mmap=spec.use_mmap,
+        use_mlock=spec.use_mlock,
     )
 
 
@@ -215,16 +225,16 @@ def _facts(
         n_vocab=model.vocab.size,
         n_embd=model.n_embd,
         n_layer=model.n_layer,
-        n_gpu_layers=log.gpu_layers,
+        n_gpu_layers=log.report.gpu_layers,
         n_threads=context.n_threads,
         architecture=model.metadata("general.architecture") or "",
         description=model.description,
         parameter_count=model.parameter_count,
         model_size=model.size,
-        memory=log.memory(),
-        memory_gpu=log.memory(gpu_only=True),
-        memory_mapped=log.mapped,
-        flash_attention=log.flash_attention,
+        memory=log.report.memory(),
+        memory_gpu=log.report.memory(gpu_only=True),
+        memory_mapped=log.report.mapped,
+        flash_attention=log.report.flash_attention,
         capabilities=("rerank",) if context.ranks else _capabilities(model, template, embeds, sees),
         template=template.kind or ("" if embeds else "chatml"),
     )

@@ -1,0 +1,52 @@
+"""What llama.cpp's log says of a load: it has no functions that tell sizes of buffers or where layers lie.
+
+Source: llama.cpp, src/llama-model.cpp, src/llama-context.cpp, src/llama-kv-cache.cpp.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+
+class LoadReport:
+    """Made of the log's lines, in order; whatever they do not say is 0."""
+
+    _BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output)\s+buffer size =\s+([0-9.]+) MiB")
+    _OFFLOADED = re.compile(r"offloaded (\d+)/\d+ layers to GPU")
+    _FLASH_ATTENTION = re.compile(r"flash_attn\s+= (enabled|disabled|auto)|Flash Attention (enabled)")
+    _USES: ClassVar = {"model": "weights", "KV": "kv", "RS": "kv", "compute": "compute", "output": "output"}
+
+    def __init__(self) -> None:
+        self.gpu_layers = 0
+        """Layers on GPUs, the output included."""
+        self.flash_attention = False
+        """Whether the last context has it."""
+        self._buffers: list[tuple[str, str, float]] = []
+
+    def read(self, line: str) -> None:
+        if found := self._OFFLOADED.search(line):
+            self.gpu_layers = int(found[1])
+        if found := self._FLASH_ATTENTION.search(line):
+            self.flash_attention = "enabled" in found.groups()
+        if found := self._BUFFER.search(line):
+            self._buffers.append((found[1], self._USES[found[2]], float(found[3])))
+
+    @property
+    def mapped(self) -> int:
+        """Bytes of weights that are pages of the file itself, which others who map it share."""
+        return sum(int(size * 2**20) for device, _, size in self._buffers if device.endswith("_Mapped"))
+
+    def memory(self, *, gpu_only: bool = False) -> dict[str, int]:
+        """Bytes by use (weights, kv, compute, output), summed over devices."""
+        sizes: dict[str, int] = {}
+        for device, use, mebibytes in self._buffers:
+            if gpu_only and _is_main_memory(device):
+                continue
+            sizes[use] = sizes.get(use, 0) + int(mebibytes * 2**20)
+        return sizes
+
+
+def _is_main_memory(buffer: str) -> bool:
+    """``CPU``, ``CPU_Mapped``, ``CPU_REPACK``; ``CUDA_Host`` is main memory that a driver has pinned."""
+    return buffer.startswith("CPU") or buffer.endswith("_Host")
