@@ -10,7 +10,7 @@ import typer
 
 from ..oci.progress import ProgressSink
 from .policy import read_small_file
-from .signing import ask_key_password
+from .signing import read_signer
 
 if TYPE_CHECKING:
     from ..oci.manifest import Manifest
@@ -47,17 +47,10 @@ def decrypted(
     """The model in the clear, tagged in place of the encrypted one; itself where nothing is encrypted."""
     from ..oci.encryption.marks import is_encrypted
     from ..oci.encryption.model_encryption import decrypt
-    from ..oci.signing.key_file import MAX_KEY_FILE, read_private_key
 
     if not is_encrypted(manifest):
         return manifest
-    private = [
-        read_private_key(
-            read_small_file(path, "key", limit=MAX_KEY_FILE),
-            lambda path=path: ask_key_password(session, f"Password of {path}", confirm=False),
-        )
-        for path in keys
-    ]
+    private = [read_signer(session, path) for path in keys]
     store = session.store()
     with store.lease():
         plain = decrypt(store, manifest, private, progress=progress)

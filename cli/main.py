@@ -15,6 +15,7 @@ from .. import __version__
 from ..modelfile.errors import InternalError, LadingError
 from . import (
     apikeys,
+    attesting,
     building,
     comparing,
     conversion,
@@ -80,6 +81,7 @@ def create_app() -> typer.Typer:
         serving,
         apikeys,
         signing,
+        attesting,
         language,
     ):
         group.register(app)

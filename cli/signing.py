@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..modelfile.errors import InputError, IntegrityError, UsageError
+from ..modelfile.errors import InputError, UsageError
+from .attached import RemoteOption, attached
 from .output import print_json
 from .policy import read_small_file
 from .session import InsecureOption, ModelArgument, QuietOption, Session, session_of
@@ -17,19 +18,12 @@ from .session import InsecureOption, ModelArgument, QuietOption, Session, sessio
 if TYPE_CHECKING:
     from ..oci.descriptor import Descriptor
     from ..oci.reference import Reference
-    from ..oci.registry.client import RegistryClient
-    from ..oci.signing.attachments import Attachments, RegistryAttachments
     from ..oci.signing.key import PublicKey, SigningKey
     from ..oci.signing.signature import Verified
-    from ..oci.store import Store
 
 PASSWORD_VARIABLES = ("LADING_KEY_PASSWORD", "COSIGN_PASSWORD")
 
 KINDS = ("ecdsa", "ed25519", "rsa")
-
-RemoteOption = Annotated[
-    bool, typer.Option("--remote", "-r", help="The registry's model and signatures, not the store's.")
-]
 
 
 def generate(
@@ -77,33 +71,20 @@ def sign(
 
     The signature stays beside the model in the store, and `lading push` sends both.
     """
-    from ..oci.signing.attachments import RegistryAttachments, StoreAttachments
     from ..oci.signing.signature import copy_signatures
     from ..oci.signing.signature import sign as sign_manifest
 
     session = session_of(context)
     reference = session.reference(model)
-    store = session.store()
     named = session.reference(identity) if identity else reference
-    with session.registry_client(insecure=insecure, reference=reference) as client:
-        there: RegistryAttachments | None = None
-        if remote or push:  # otherwise the registry is not even looked for
-            there = RegistryAttachments(client.repository(reference, writes=True), reference)
-        if remote and there is not None:
-            subject = _at_registry(client, reference)
-            attachments: Attachments = there
-        else:
-            subject = store.resolve(reference).descriptor
-            attachments = StoreAttachments(store, store.find(reference).reference)
-            if there is not None:
-                _require_there(there, subject, hint=f"lading push {session.display(reference)}")
-        signer = _read_private_key(session, key)
-        written = sign_manifest(attachments, subject, signer, identity=named.name)
-        if there is not None and attachments is not there:
-            copy_signatures(attachments, there, subject.digest)
+    with attached(session, reference, remote=remote, push=push, insecure=insecure) as place:
+        signer = read_signer(session, key)
+        written = sign_manifest(place.attachments, place.subject, signer, identity=named.name)
+        if place.registry is not None and place.attachments is not place.registry:
+            copy_signatures(place.attachments, place.registry, place.subject.digest)
     if not quiet and not written:
         print("this key has signed it already", file=sys.stderr)
-    print(f"{session.display(reference)}@{subject.digest}")
+    print(f"{session.display(reference)}@{place.subject.digest}")
 
 
 def verify(
@@ -125,7 +106,6 @@ def verify(
 
     Exits with 1 if it is not. Without --key, the keys are those of the signature policy.
     """
-    from ..oci.signing.attachments import RegistryAttachments, StoreAttachments
     from ..oci.signing.errors import NotSigned, SignatureInvalid
     from ..oci.signing.signature import verify as verify_signatures
 
@@ -133,20 +113,13 @@ def verify(
         raise UsageError(f"reading --format {form!r}: expected text or json")
     session = session_of(context)
     reference = session.reference(model)
-    trusted = _trusted_keys(session, reference, keys or [])
+    trusted = trusted_keys(session, reference, keys or [])
     name = session.display(reference)
     required = session.reference(identity).name if identity else None
-    with session.registry_client(insecure=insecure, reference=reference) as client:
-        attachments: Attachments
-        if remote:
-            subject = _at_registry(client, reference)
-            attachments = RegistryAttachments(client.repository(reference), reference)
-        else:
-            store = session.store()
-            subject = _in_store(store, reference)
-            attachments = StoreAttachments(store, store.find(reference).reference)
+    with attached(session, reference, remote=remote, insecure=insecure, whole=True) as place:
+        subject = place.subject
         try:
-            found = verify_signatures(attachments, subject.digest, trusted, identity=required)
+            found = verify_signatures(place.attachments, subject.digest, trusted, identity=required)
         except (NotSigned, SignatureInvalid) as error:
             if form == "json":
                 print_json({"name": name, "digest": str(subject.digest), "verified": False, "signatures": []})
@@ -179,32 +152,7 @@ def _print_verified(
             print(f"signed{signed_as} by {row['key']} ({row['kind']}; {row['form']})", file=sys.stderr)
 
 
-def _require_there(there: RegistryAttachments, subject: Descriptor, *, hint: str) -> None:
-    """Raises: InputError where the registry does not have what is to be signed."""
-    if not there.repository.has_manifest(subject.digest):
-        raise InputError(
-            f"signing {there.name}: {there.reference.registry} does not have the model", hint=hint
-        )
-
-
-def _at_registry(client: RegistryClient, reference: Reference) -> Descriptor:
-    """What the registry has under that name."""
-    return client.repository(reference).fetch_manifest(reference).descriptor
-
-
-def _in_store(store: Store, reference: Reference) -> Descriptor:
-    """The model in the store, whole and undamaged: what is signed is only as good as what is there."""
-    manifest = store.resolve(reference)
-    for blob in manifest.blobs:
-        if not store.intact(blob.digest, blob.size):
-            raise IntegrityError(
-                f"verifying {reference.display}: blob {blob.digest.short} is missing or damaged",
-                hint="lading fsck tells more",
-            )
-    return manifest.descriptor
-
-
-def _trusted_keys(session: Session, reference: Reference, paths: list[Path]) -> list[PublicKey]:
+def trusted_keys(session: Session, reference: Reference, paths: list[Path]) -> list[PublicKey]:
     from ..oci.signing.key_file import MAX_KEY_FILE, read_public_key
 
     if paths:
@@ -218,7 +166,7 @@ def _trusted_keys(session: Session, reference: Reference, paths: list[Path]) -> 
     return trusted
 
 
-def _read_private_key(session: Session, path: Path) -> SigningKey:
+def read_signer(session: Session, path: Path) -> SigningKey:
     from ..oci.signing.key_file import MAX_KEY_FILE, read_private_key
 
     data = read_small_file(path, "key", limit=MAX_KEY_FILE)

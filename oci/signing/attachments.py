@@ -51,8 +51,8 @@ class Attachments(Protocol):
     def find(self, tag: str) -> Manifest | Index | None:
         """What a tag names; None where there is no such tag."""
 
-    def referrers(self, digest: Digest, artifact_type: str) -> tuple[Descriptor, ...]:
-        """Manifests of that type that refer to `digest`, at most `MAX_REFERRERS`."""
+    def referrers(self, digest: Digest, artifact_type: str | None) -> tuple[Descriptor, ...]:
+        """Manifests of that type (None: of any) that refer to `digest`, at most `MAX_REFERRERS`."""
 
     def read_manifest(self, descriptor: Descriptor) -> Manifest:
         """A referrer. Raises: BadManifest where it is an index; an error where it is not there."""
@@ -85,7 +85,7 @@ class StoreAttachments:
         except ModelNotFound:
             return None
 
-    def referrers(self, digest: Digest, artifact_type: str) -> tuple[Descriptor, ...]:
+    def referrers(self, digest: Digest, artifact_type: str | None) -> tuple[Descriptor, ...]:
         return _of_type(self.find(referrers_tag(digest)), artifact_type)
 
     def read_manifest(self, descriptor: Descriptor) -> Manifest:
@@ -122,7 +122,7 @@ class RegistryAttachments:
         except RemoteModelNotFound:
             return None
 
-    def referrers(self, digest: Digest, artifact_type: str) -> tuple[Descriptor, ...]:
+    def referrers(self, digest: Digest, artifact_type: str | None) -> tuple[Descriptor, ...]:
         found = self._listed(digest, artifact_type)
         if found is None:
             return _of_type(self.find(referrers_tag(digest)), artifact_type)
@@ -151,11 +151,11 @@ class RegistryAttachments:
                 BlobUpload(self.repository, described, path, lambda _: None).run()
         self.repository.put_manifest(manifest, tag)
         subject = manifest.subject
-        if tag is None and subject is not None and self._listed(subject.digest, "") is None:
+        if tag is None and subject is not None and self._listed(subject.digest, None) is None:
             index, tag = _index_with(self, manifest)
             self.repository.put_manifest(index, tag)
 
-    def _listed(self, digest: Digest, artifact_type: str) -> tuple[Descriptor, ...] | None:
+    def _listed(self, digest: Digest, artifact_type: str | None) -> tuple[Descriptor, ...] | None:
         """What the registry lists; None where it cannot list referrers."""
         doing = f"listing the referrers of {digest.short}"
         query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
@@ -177,7 +177,7 @@ class RegistryAttachments:
             except BadManifest:
                 return None  # a page of something else, as servers have that answer everything with 200
             url = self._next(url, link, doing)
-        return tuple(item for item in found if artifact_type in ("", item.artifact_type))[:MAX_REFERRERS]
+        return tuple(item for item in found if artifact_type in (None, item.artifact_type))[:MAX_REFERRERS]
 
     def _next(self, url: str, link: str | None, doing: str) -> str | None:
         if not link:
@@ -200,11 +200,12 @@ def _manifest(document: Manifest | Index) -> Manifest:
     return document
 
 
-def _of_type(document: Manifest | Index | None, artifact_type: str) -> tuple[Descriptor, ...]:
+def _of_type(document: Manifest | Index | None, artifact_type: str | None) -> tuple[Descriptor, ...]:
     """The entries of an index of referrers; none where it is something else."""
     if not isinstance(document, Index):
         return ()
-    return tuple(item for item in document.manifests if item.artifact_type == artifact_type)[:MAX_REFERRERS]
+    found = (item for item in document.manifests if artifact_type in (None, item.artifact_type))
+    return tuple(found)[:MAX_REFERRERS]
 
 
 def _index_with(attachments: Attachments, manifest: Manifest) -> tuple[Index, str]:

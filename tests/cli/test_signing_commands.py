@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import urllib.error
@@ -227,3 +228,44 @@ def test_encrypted_models_travel_and_come_back(
 def _ed25519(signer: Lading, name: str) -> str:
     signer.ok("key", "generate", "ed", "--kind", "ed25519")
     return signer.fails(1, "push", name, "--encrypt-to", "ed.pub")
+
+
+def test_attestations_are_made_verified_and_carried(
+    signer: Lading, registry: RunningRegistry, tmp_path: Path
+) -> None:
+    name = f"{registry.host}/team/chat:v1"
+    signer.ok("cp", "chat", name)
+    assert "not signed" in signer.fails(1, "verify-attestation", name, "--key", "lading.pub")
+    line = signer.ok("attest", name, "--key", "lading.key", "--builder", "https://ci.test/7", "-q").strip()
+    digest = line.partition("@")[2]
+    (tmp_path / "report.json").write_text('{"result": "PASSED"}')
+    report = ("--type", "testresult")
+    signer.ok("attest", name, "--key", "lading.key", "--predicate", "report.json", *report, "-q")
+    signer.ok("push", name, "-q")
+    user = Lading(tmp_path / "user-home")
+    user.ok("pull", name, "-q")
+    user.ok("cp", name, f"{name}-again")
+    for place in ("--remote", ""):
+        where = [place] if place else []
+        found = json.loads(signer.ok("verify-attestation", name, "--key", "lading.pub", *where))
+        assert (found["digest"], found["predicateType"]) == (digest, "https://slsa.dev/provenance/v1")
+        definition = found["predicate"]["buildDefinition"]
+        assert found["predicate"]["runDetails"]["builder"]["id"] == "https://ci.test/7"
+        assert definition["externalParameters"]["modelfile"].startswith("FROM ")
+        weights = definition["resolvedDependencies"][0]["digest"]["sha256"]
+        assert weights == hashlib.sha256(TINY_CHAT.read_bytes()).hexdigest()
+        found = json.loads(signer.ok("verify-attestation", name, *report, "--key", "lading.pub", *where))
+        assert found["predicate"] == {"result": "PASSED"}
+        rows = signer.run("referrers", name, "--format", "json", *where).json()
+        assert {row["annotations"]["dev.sigstore.bundle.predicateType"] for row in rows} == {
+            "https://slsa.dev/provenance/v1",
+            "https://in-toto.io/attestation/test-result/v0.1",
+        }
+    signer.ok("key", "generate", "other")
+    assert "not by a key" in signer.fails(1, "verify-attestation", name, "--key", "other.pub")
+    assert "states something else" in signer.fails(1, "verify", name, "--key", "lading.pub")
+    assert "expected slsa" in signer.fails(2, "attest", name, "--key", "lading.key", "--type", "nonsense")
+    (tmp_path / "list.json").write_text("[]")
+    assert "JSON object" in signer.fails(
+        2, "attest", name, "--key", "lading.key", "--predicate", "list.json", *report
+    )
