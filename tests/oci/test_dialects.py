@@ -29,7 +29,10 @@ from lading.oci.errors import BlobNotFound
 from lading.oci.layer import Role
 from lading.oci.manifest import Manifest
 from lading.oci.model import Model, read_model
+from lading.oci.offline.archive import load, packing, save
+from lading.oci.offline.image_layout import LayoutPlace, pull_from, push_to
 from lading.oci.reference import Reference
+from lading.oci.signing.policy import SignaturePolicy
 from lading.oci.store import Store, SweepPolicy
 from lading.oci.transfer import pull, push
 from lading.oci.unpacking import BadLayer, unpacked
@@ -319,6 +322,29 @@ def test_a_pulled_modelcar_is_kept_as_its_files(
     other.untag(target)
     other.gc()
     assert [path for path in other.root.rglob("*") if path.is_file() and path.parent.name == "sha256"] == []
+
+
+def test_a_modelcar_in_archives_and_folders(shelf: ModelShelf, tmp_path: Path) -> None:
+    """There its layers are whole: other programs read them."""
+    car = written(shelf, FULL_MODEL, Dialect.MODELCAR).manifest
+    name = FULL_MODEL.with_tag("modelcar")
+    out = io.BytesIO()
+    with packing(shelf.store, [name]) as packed:
+        save(shelf.store, packed, out)
+    out.seek(0)
+    loaded = Store.open(tmp_path / "loaded")
+    load(loaded, out, policy=SignaturePolicy())
+    push_to(shelf.store, name, LayoutPlace(tmp_path / "layout"))
+    copied = Store.open(tmp_path / "copied")
+    pull_from(copied, LayoutPlace(tmp_path / "layout"), policy=SignaturePolicy())
+    for layer in car.layers:
+        path = tmp_path / "layout" / "blobs" / "sha256" / layer.digest.hex
+        assert Digest.of(path.read_bytes()) == layer.digest
+    for store in (loaded, copied):
+        assert store.resolve(name) == car
+        assert facets(read_model(store, car)) == facets(read_model(shelf.store, car))
+        assert _stored(store) < len(WEIGHTS) * 2
+        assert store.fsck().clean
 
 
 # reading what others write
