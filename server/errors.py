@@ -4,6 +4,7 @@
     ├── MissingBody        a POST or DELETE without a body
     ├── BadBody            not JSON, or a field of a wrong type
     ├── BadField           a field whose value makes no sense
+    ├── UnknownCoding      a Content-Encoding that is not understood
     └── BodyTooLarge       more bytes than allowed
     NotFoundError
     ├── NoSuchModel        in the words of the route that was asked
@@ -68,6 +69,16 @@ class BodyTooLarge(InputError):
         self.limit = limit
 
 
+class UnknownCoding(InputError):
+    """The body is compressed in a way that is not understood."""
+
+    def __init__(self, coding: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"reading the body: expected Content-Encoding {', '.join(known)} or none, got {coding[:40]!r}"
+        )
+        self.coding = coding
+
+
 class NoSuchModel(NotFoundError):
     """No model of the name that was asked for; the words are Ollama's for the route."""
 
@@ -127,6 +138,7 @@ class Row:
 TABLE: Sequence[Row] = (
     # The first row whose class fits wins: narrow classes stand before their bases.
     Row(BodyTooLarge, 413, "request_too_large"),
+    Row(UnknownCoding, 415, "unsupported_encoding"),
     Row(PromptTooLong, 400, "context_length_exceeded"),
     Row(ModelRefused, 500, "model_refused"),
     Row(KeyRequired, 401, "invalid_api_key"),

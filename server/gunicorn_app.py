@@ -34,6 +34,7 @@ from .access.key_ring import KeyRing
 from .app import create_app
 from .body_limit import BodyLimit
 from .catalogue import Catalogue
+from .content_coding import Compression
 from .guard import Application, Guard
 from .keeper import app as keeper_app
 from .keeper.client import KeeperClient
@@ -283,7 +284,7 @@ def _metrics_folder(keeper_socket: Path) -> Path:
 def _guarded(app: Any, settings: ServerSettings, watcher: Metrics | None = None) -> Application:
     ring = KeyRing(settings.api_keys, settings.api_key)
     return Guard(
-        Gate(BodyLimit(app, settings.limits.body), ring, Allowances(settings.workers)),
+        Gate(Compression(BodyLimit(app, settings.limits.body)), ring, Allowances(settings.workers)),
         hosts=HostRules.of(settings.host, settings.allowed_hosts),
         origins=OriginRules(settings.origins),
         access_log=settings.access_log,

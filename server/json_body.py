@@ -18,6 +18,7 @@ from typing import Any, NoReturn, Protocol, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
+from .content_coding import decoded
 from .errors import BadBody, BodyTooLarge, MissingBody
 
 MAX_BODY = 32 * 1024 * 1024
@@ -46,7 +47,8 @@ async def read_body(req: BodySource) -> bytes:
     """The whole body. A length announced above the limit is refused before a byte is read.
 
     Raises:
-        BodyTooLarge: more bytes were announced or came.
+        BodyTooLarge: more bytes were announced or came, or are in what came compressed.
+        UnknownCoding, BadBody: it is compressed in a way that is not known, or not the way it says.
     """
     limit = req.scope.get(BODY_LIMIT, MAX_BODY)
     if (req.content_length or 0) > limit:
@@ -56,7 +58,7 @@ async def read_body(req: BodySource) -> bytes:
         body += chunk
         if len(body) > limit:
             raise BodyTooLarge(limit)
-    return bytes(body)
+    return await decoded(bytes(body), req.scope, limit)
 
 
 async def read_request(req: BodySource, kind: type[_T]) -> _T:
