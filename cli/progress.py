@@ -18,9 +18,9 @@ MIN_COLUMNS = 40
 
 
 @contextmanager
-def show_progress(*, quiet: bool = False, resumable: bool = False) -> Iterator[ProgressSink]:
-    """A sink for progress events, drawn in the way that stderr allows. After an interrupt of work that is
-    ``resumable``, says so."""
+def show_progress(*, quiet: bool = False, interrupted: str = "") -> Iterator[ProgressSink]:
+    """A sink for progress events, drawn in the way that stderr allows. After an interrupt it says
+    ``interrupted``: what is left of the work."""
     try:
         if quiet:
             yield _discard
@@ -30,8 +30,8 @@ def show_progress(*, quiet: bool = False, resumable: bool = False) -> Iterator[P
             with _bars() as sink:
                 yield sink
     except KeyboardInterrupt:
-        if resumable and not quiet:
-            _print_line("Interrupted. What has arrived is kept: the same command goes on from there.")
+        if interrupted and not quiet:
+            _print_line(f"Interrupted. {interrupted}")
         raise
 
 

@@ -31,6 +31,10 @@ from .session import (
 )
 
 
+PULL_INTERRUPTED = "What has arrived is kept: the same command goes on from there."
+PUSH_INTERRUPTED = "Layers that are complete there will not be sent again."
+
+
 def pull(
     context: typer.Context,
     model: Annotated[
@@ -60,7 +64,7 @@ def pull(
         return
     reference = session.reference(model)
     client = session.registry_client(insecure=insecure, reference=reference)
-    with show_progress(quiet=quiet, resumable=True) as progress:
+    with show_progress(quiet=quiet, interrupted=PULL_INTERRUPTED) as progress:
         manifest = pull_model(session.store(), client, reference, progress=progress)
         if decrypt_with:
             manifest = decrypted(session, reference, manifest, decrypt_with, progress)
@@ -106,7 +110,7 @@ def push(
     store = session.store()
     with store.lease():
         manifest = written_as(store, store.resolve(reference), dialect) if dialect is not None else None
-        with show_progress(quiet=quiet, resumable=True) as progress:
+        with show_progress(quiet=quiet, interrupted=PUSH_INTERRUPTED) as progress:
             if encrypt_to:
                 manifest = encrypted(store, manifest or store.resolve(reference), encrypt_to, progress)
             descriptor = push_model(
