@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ...modelfile.errors import LadingError
 from ..errors import QueueFull, Unsupported, failure_code
-from ..frame import REQUESTS, BadFrame, pack, receive_frame, unpack
+from ..frame import REQUESTS, BadFrame, receive_frame, unpack
 from ..memory import resident_memory
 from ..protocol import (
     Cancel,
@@ -39,12 +39,11 @@ from ..protocol import (
     Tokens,
     Usage,
 )
+from .connection import Connection
 from .engine import Delivery, Engine, EngineSettings
 from .loading import Loaded
 from .saved_prefixes import SavedPrefixes
 
-MAX_UNREAD = 8 * 1024 * 1024
-"""Bytes that a client may leave unread before it is hung up on."""
 _MAX_CONNECTIONS = 1024
 _MAX_TOKENS = 1_000_000
 _STOP_GRACE_S = 1.5
@@ -56,38 +55,10 @@ def serve(loaded: Loaded, socket_path: str, on_listening: Callable[[], None]) ->
     asyncio.run(_Server(loaded).run(socket_path, on_listening))
 
 
-class _Connection:
-    """One client. Its requests die with it."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-        self.tasks: dict[int, asyncio.Task[None]] = {}
-        """Requests that are not in the engine: being prepared, or answered here."""
-        self.generating: set[int] = set()
-        """Requests in the engine."""
-
-    def send(self, replies: list[Reply]) -> None:
-        """Never waits. A client that does not read is hung up on, and so cancelled."""
-        if self.writer.is_closing():
-            return
-        for reply in replies:
-            if isinstance(reply, End | Failed):
-                self.generating.discard(reply.id)
-        try:
-            self.writer.write(pack(replies))
-        except BadFrame as error:  # a reply beyond the size of a frame: embeddings of very many texts
-            self.writer.write(
-                pack([Failed(id=reply.id, code="bad_request", message=error.message) for reply in replies])
-            )
-        if self.writer.transport.get_write_buffer_size() > MAX_UNREAD:
-            self.writer.transport.abort()
-
-
 class _Server:
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
-        self._connections: set[_Connection] = set()
+        self._connections: set[Connection] = set()
         self._preparing = 0
         self._embedding = asyncio.Lock()
         self._embedded_at_ns = time.monotonic_ns()
@@ -111,9 +82,9 @@ class _Server:
         if self._engine:
             self._engine.stop()
             await asyncio.to_thread(thread.join, _STOP_GRACE_S)
-        await asyncio.sleep(0)  # what the engine delivered last is dispatched now
+        await asyncio.sleep(0)  # what slow clients had no room for is tried once more
         for connection in list(self._connections):
-            connection.writer.close()
+            connection.close()
         os.unlink(socket_path)  # noqa: PTH108 - not a Path anywhere else here
 
     # The engine's thread
@@ -129,13 +100,10 @@ class _Server:
             os._exit(EXIT_ENGINE_FAILED)
 
     def _deliver(self, deliveries: list[Delivery]) -> None:
-        self._loop.call_soon_threadsafe(self._dispatch, deliveries)
-
-    def _dispatch(self, deliveries: list[Delivery]) -> None:
         """One frame for each client and step."""
-        by_connection: dict[_Connection, list[Reply]] = defaultdict(list)
+        by_connection: dict[Connection, list[Reply]] = defaultdict(list)
         for owner, event in deliveries:
-            assert isinstance(owner, _Connection)
+            assert isinstance(owner, Connection)
             by_connection[owner].append(event)
         for connection, events in by_connection.items():
             connection.send(events)
@@ -149,10 +117,10 @@ class _Server:
     # Connections
 
     async def _serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = _Connection(reader, writer)
         if len(self._connections) >= _MAX_CONNECTIONS:
             writer.transport.abort()
             return
+        connection = Connection(reader, writer)
         self._connections.add(connection)
         try:
             while (body := await receive_frame(reader)) is not None:
@@ -166,26 +134,24 @@ class _Server:
                 task.cancel()
             if self._engine:
                 self._engine.cancel(connection)
-            writer.close()
+            connection.close()
 
-    def _take(self, connection: _Connection, request: Request) -> None:
-        """Begin to answer. Raises: BadFrame where the id is in use: its two answers could not be told
-        apart."""
+    def _take(self, connection: Connection, request: Request) -> None:
+        """Begin to answer. Raises: BadFrame where the id is in use."""
         if isinstance(request, Cancel):
             self._cancel(connection, request.id)
             return
-        if request.id in connection.tasks or request.id in connection.generating:
-            raise BadFrame(f"reading a request: id {request.id} is in use")
+        connection.take(request)
         task = asyncio.create_task(self._answer(connection, request))
         connection.tasks[request.id] = task
 
-    def _cancel(self, connection: _Connection, request_id: int) -> None:
+    def _cancel(self, connection: Connection, request_id: int) -> None:
         if task := connection.tasks.get(request_id):
             task.cancel()
         elif self._engine:
             self._engine.cancel(connection, request_id)
 
-    async def _answer(self, connection: _Connection, request: Request) -> None:
+    async def _answer(self, connection: Connection, request: Request) -> None:
         try:
             reply = await self._reply(connection, request)
             if reply is not None:
@@ -205,7 +171,7 @@ class _Server:
         finally:
             connection.tasks.pop(request.id, None)
 
-    async def _reply(self, connection: _Connection, request: Request) -> Reply | None:
+    async def _reply(self, connection: Connection, request: Request) -> Reply | None:
         """The answer to ``request``; None where the engine gives it."""
         match request:
             case Generate():
@@ -226,7 +192,7 @@ class _Server:
                 return self._status(request)
         raise AssertionError(request)
 
-    async def _generate(self, connection: _Connection, request: Generate) -> None:
+    async def _generate(self, connection: Connection, request: Generate) -> None:
         engine = self._engine
         if engine is None:
             raise Unsupported("generating: this model makes embeddings only")
