@@ -21,6 +21,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import make_model
@@ -112,9 +113,15 @@ def started(options: argparse.Namespace) -> Iterator[list[Peer]]:
         )
         peers: list[Peer] = []
         if options.lading:
-            peers.append(LadingServer(setup))
+            lading = LadingServer(setup)
+            setup = replace(setup, model=lading.weights)  # the same file for all
+            peers.append(lading)
         if options.llama_server:
-            peers.append(LlamaServer(setup, options.llama_server, options.llama_server_option))
+            own = options.own_libraries
+            peer = LlamaServer(
+                setup, program=options.llama_server, options=options.llama_server_option, own_libraries=own
+            )
+            peers.append(peer)
         peers += [RemoteServer(*text.partition("=")[::2]) for text in options.peer]
         if not peers:
             sys.exit("nothing to measure: give --lading, --llama-server PATH or --peer NAME=URL")
@@ -132,6 +139,11 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--llama-server", type=Path, metavar="PATH", help="start llama.cpp's server")
     parser.add_argument(
         "--llama-server-option", action="append", default=[], metavar="OPTION", help="passed on to it"
+    )
+    parser.add_argument(
+        "--own-libraries",
+        action="store_true",
+        help="let llama-server use its own build of llama.cpp, not that of llama-cpp-python",
     )
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=URL[#MODEL]")
     parser.add_argument("--model", type=Path, help="GGUF file of the servers that are started")

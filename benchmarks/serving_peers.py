@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -156,6 +157,11 @@ class LadingServer(_Started):
             check=True,
         )
 
+    @property
+    def weights(self) -> Path:
+        """The model's file in the store."""
+        return max((self._home / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_size)
+
     def command(self) -> list[str]:
         return [self._lading, "serve", "--host", f"127.0.0.1:{self.port}"]
 
@@ -173,15 +179,16 @@ class LadingServer(_Started):
 
 @dataclass
 class LlamaServer(_Started):
-    """llama.cpp's server."""
+    """llama.cpp's server, on the libraries of llama-cpp-python unless ``own_libraries``.
 
+    Where a file's pages happen to lie in memory makes some per cent of difference, so that two builds of the
+    same sources are not equally fast: to compare what serves, both have to compute with the same file.
+    """
+
+    name: str = "llama-server"
     program: Path = Path("llama-server")
     options: list[str] = field(default_factory=list)
-    name: str = "llama-server"
-
-    def __init__(self, setup: Setup, program: Path, options: list[str]) -> None:
-        super().__init__(setup, "llama-server")
-        self.program, self.options = program, options
+    own_libraries: bool = False
 
     def command(self) -> list[str]:
         setup = self.setup
@@ -193,3 +200,12 @@ class LlamaServer(_Started):
         }
         flags = [text for name, number in numbers.items() for text in (name, str(number))]
         return [str(self.program), "--model", str(setup.model), "--host", "127.0.0.1", *flags, *self.options]
+
+    def environment(self) -> dict[str, str]:
+        environment = dict(os.environ)
+        if not self.own_libraries:
+            package = find_spec("llama_cpp")
+            assert package is not None and package.origin is not None
+            libraries = [str(Path(package.origin).parent / "lib"), environment.get("LD_LIBRARY_PATH", "")]
+            environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
+        return environment
