@@ -58,6 +58,8 @@ class Settings:
     """None: think where the model can."""
     effort: Think | None = None
     """How much to think where `think` leaves it to the model."""
+    max_thinking_tokens: int | None = None
+    """After that many tokens of thoughts the answer begins; None: when the model likes."""
     format: Form | None = None
     truncate: bool = True
     shift: bool = True
@@ -396,6 +398,7 @@ def _common(settings: Settings, grant: Grant, **fields: Any) -> Generate:
     return Generate(
         id=0,
         think=think,
+        max_thinking_tokens=settings.max_thinking_tokens,
         format=None if isinstance(settings.format, Grammar) else settings.format,
         grammar=settings.format if isinstance(settings.format, Grammar) else None,
         options=grant.options,

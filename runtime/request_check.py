@@ -28,6 +28,10 @@ def check(request: Generate) -> None:
         raise BadRequest(
             f"reading top_logprobs: expected 0 to {_MAX_TOP_LOGPROBS}, got {request.top_logprobs}"
         )
+    if request.max_thinking_tokens is not None and request.max_thinking_tokens < 0:
+        raise BadRequest(
+            f"reading max_thinking_tokens: expected 0 or more, got {request.max_thinking_tokens}"
+        )
     if request.format is not None and request.grammar is not None:
         raise BadRequest("reading the request: expected a format or a grammar, got both")
     if len(request.tools) > _MAX_TOOLS:

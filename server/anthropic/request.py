@@ -56,6 +56,7 @@ def _settings(request: schema.CountTokensRequest, choice: ToolChoice) -> Setting
         keep_alive=parse_seconds(request.keep_alive),
         think=None if thinks else False,
         effort=_effort(request.output_config.effort),
+        max_thinking_tokens=request.thinking.budget_tokens if thinks else None,
         format=_format(request),
         truncate=False,
     )
@@ -77,7 +78,7 @@ def _options(request: schema.CountTokensRequest) -> dict[str, Any]:
 
 
 def _thinks(thinking: schema.ThinkingIn) -> bool:
-    """As Anthropic's, no thoughts unless they are asked for. A budget is no limit of its own here."""
+    """As Anthropic's, no thoughts unless they are asked for."""
     match thinking.type:
         case "" | "disabled":
             return False

@@ -279,6 +279,7 @@ def inference_settings(request: schema.GenerateRequest | schema.ChatRequest) -> 
         options={name: value for name, value in beside.items() if value is not None} | request.options,
         keep_alive=parse_seconds(request.keep_alive),
         think=think_of(request.think),
+        max_thinking_tokens=request.max_thinking_tokens,
         format=one_form(format=native_format(request.format), grammar=grammar_of(request.grammar)),
         truncate=request.truncate,
         shift=request.shift,

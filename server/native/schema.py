@@ -82,6 +82,7 @@ class _Inference(Named):
     temperature: float | None = None
     top_p: float | None = None
     max_output_tokens: int | None = None
+    max_thinking_tokens: int | None = None
 
 
 class GenerateRequest(_Inference):

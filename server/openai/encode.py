@@ -103,12 +103,13 @@ class _Tally:
     """Usage over all choices; they share one prompt, which is counted once."""
 
     def __init__(self) -> None:
-        self._prompt = self._cached = self._eval = 0
+        self._prompt = self._cached = self._eval = self._thinking = 0
 
     def add(self, counters: Counters) -> None:
         self._prompt = max(self._prompt, counters.prompt_tokens)
         self._cached = max(self._cached, counters.cached_tokens)
         self._eval += counters.eval_tokens
+        self._thinking += counters.thinking_tokens
 
     @property
     def total(self) -> schema.Usage:
@@ -117,6 +118,7 @@ class _Tally:
             completion_tokens=self._eval,
             total_tokens=self._prompt + self._eval,
             prompt_tokens_details=schema.PromptTokensDetails(cached_tokens=self._cached),
+            completion_tokens_details=schema.CompletionTokensDetails(reasoning_tokens=self._thinking),
         )
 
 

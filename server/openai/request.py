@@ -73,10 +73,17 @@ def chat_settings(request: schema.ChatCompletionRequest) -> Settings:
         options=options_of(request),
         keep_alive=parse_seconds(request.keep_alive),
         think=think_of_effort(request.reasoning_effort or request.reasoning.effort),
+        max_thinking_tokens=_thinking_limit(request),
         format=form_of(request),
         logprobs=request.logprobs,
         top_logprobs=request.top_logprobs if request.logprobs else 0,
     )
+
+
+def _thinking_limit(request: schema.ChatCompletionRequest) -> int | None:
+    """Not OpenAI's: under our own name, or under the one that routers between models use."""
+    limit = request.max_thinking_tokens
+    return request.reasoning.max_tokens if limit is None else limit
 
 
 def form_of(request: schema.ChatCompletionRequest | schema.CompletionRequest) -> Form | None:

@@ -244,7 +244,7 @@ def _usage(counters: Counters) -> schema.Usage:
             cached_tokens=counters.cached_tokens, cache_write_tokens=0
         ),
         output_tokens=counters.eval_tokens,
-        output_tokens_details=schema.OutputTokensDetails(reasoning_tokens=0),
+        output_tokens_details=schema.OutputTokensDetails(reasoning_tokens=counters.thinking_tokens),
         total_tokens=counters.prompt_tokens + counters.eval_tokens,
     )
 

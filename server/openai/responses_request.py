@@ -56,6 +56,7 @@ def _settings(request: schema.ResponsesRequest) -> Settings:
         keep_alive=parse_seconds(request.keep_alive),
         think=think,
         effort=effort,
+        max_thinking_tokens=request.max_thinking_tokens,
         format=response_format(request.text.format, "text.format"),
         truncate=request.truncation == "auto",
         logprobs=LOGPROBS in request.include,

@@ -45,6 +45,7 @@ class ResponsesRequest(Request):
     reasoning: ReasoningIn = msgspec.field(default_factory=ReasoningIn)
     include: list[str] = []
     max_output_tokens: int | None = None
+    max_thinking_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_logprobs: int = 0

@@ -53,6 +53,7 @@ class StreamOptions(Request):
 
 class Reasoning(Request):
     effort: str = ""
+    max_tokens: int | None = None
 
 
 class _Common(Request):
@@ -94,6 +95,7 @@ class ChatCompletionRequest(_Common):
     parallel_tool_calls: bool = True
     reasoning_effort: str = ""
     reasoning: Reasoning = msgspec.field(default_factory=Reasoning)
+    max_thinking_tokens: int | None = None
     logprobs: bool = False
     top_logprobs: int = 0
     metadata: Annotated[Any, Ignored("answers are not stored")] = None
@@ -136,11 +138,16 @@ class PromptTokensDetails(Answer):
     cached_tokens: int
 
 
+class CompletionTokensDetails(Answer):
+    reasoning_tokens: int
+
+
 class Usage(Answer):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails | None = None
+    completion_tokens_details: CompletionTokensDetails | None = None
 
 
 class FunctionOut(Answer):

@@ -141,6 +141,50 @@ def test_no_thoughts_where_none_are_wanted(runner: LiveRunner) -> None:
     assert not answer.thinking
 
 
+SPAIN = "What is the capital of Spain?"
+
+
+@pytest.mark.parametrize("form", [None, "json"], ids=["text", "json"])
+@pytest.mark.parametrize("limit", [0, 3, 500])
+def test_thoughts_end_when_their_tokens_are_spent(runner: LiveRunner, limit: int, form: Any) -> None:
+    whole = run(runner, chat(SPAIN, think=True))
+    answer = run(runner, chat(SPAIN, think=True, max_thinking_tokens=limit, format=form))
+    assert "Madrid" in answer.text
+    assert "think>" not in answer.text + answer.thinking
+    assert whole.thinking.startswith(answer.thinking)
+    assert answer.end.usage.thinking_tokens <= limit + 3  # the tag's own
+    assert (answer.thinking == whole.thinking) == (limit == 500)
+    assert (answer.thinking == "") == (limit == 0)
+
+
+def test_tokens_of_thoughts_are_counted(runner: LiveRunner) -> None:
+    usage = run(runner, chat(SPAIN, think=True)).end.usage
+    assert 0 < usage.thinking_tokens < usage.eval_tokens
+    assert run(runner, chat(SPAIN, think=False)).end.usage.thinking_tokens == 0
+
+
+ALWAYS_THINKS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_a_model_that_always_thinks_is_told_not_to() -> None:
+    with live_runner(TINY_CHAT, template_jinja=ALWAYS_THINKS, n_ctx=512) as runner:
+
+        async def body() -> None:
+            async with runner.client() as client:
+                rendered = await client.render(chat(SPAIN, think=False))
+                assert rendered.prompt.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+                rendered = await client.render(chat(SPAIN, think=True))
+                assert rendered.prompt.endswith("<|im_start|>assistant\n")
+                answers = await ask_all(client, [chat(SPAIN, think=False), chat(SPAIN, think=True)])
+                assert "Madrid" in answers[0].text and not answers[0].thinking
+                assert "think>" not in answers[0].text + answers[1].text
+
+        asyncio.run(body())
+
+
 # Ends
 
 
@@ -299,7 +343,7 @@ def test_a_format_does_not_drown_in_white_space(runner: LiveRunner) -> None:
             answer = await ask(client, chat("Tell me of a city.", format=SCHEMA, options=fond))
             assert answer.end.reason == "stop"
             assert set(json.loads(answer.text)) == {"city", "big"}
-            assert "\n" * 20 in answer.text
+            assert "\n\n" in answer.text and "\n" * 3 not in answer.text
 
     asyncio.run(body())
 

@@ -151,6 +151,10 @@ def test_thoughts_come_first_and_only_when_asked_for(client: anthropic.Anthropic
         final = stream.get_final_message()
     assert deltas == thought.thinking
     assert [block.type for block in final.content] == ["thinking", "text"]
+    brief = ask(client, thinking={"type": "enabled", "budget_tokens": 2})
+    short: Any = brief.content[0]
+    assert thought.thinking.startswith(short.thinking) and len(short.thinking) < len(thought.thinking)
+    assert "Paris" in text_of(brief)
 
 
 def test_thoughts_can_be_given_back_or_left_out(client: anthropic.Anthropic) -> None:

@@ -217,7 +217,8 @@ def test_an_openai_stream() -> None:
         + head + b'"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]}\n\n'
         + head + b'"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
         + head + b'"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":5,"total_tokens":16,'
-        b'"prompt_tokens_details":{"cached_tokens":4}}}\n\n'
+        b'"prompt_tokens_details":{"cached_tokens":4},'
+        b'"completion_tokens_details":{"reasoning_tokens":0}}}\n\n'
         b"data: [DONE]\n\n"
     )  # fmt: skip
 

@@ -59,6 +59,17 @@ def test_thoughts_are_reasoning(sdk: openai.OpenAI) -> None:
     assert answer.choices[0].message.model_extra
     assert answer.choices[0].message.model_extra["reasoning"]
     assert "Paris" in (answer.choices[0].message.content or "")
+    assert answer.usage and answer.usage.completion_tokens_details
+    assert 0 < (answer.usage.completion_tokens_details.reasoning_tokens or 0) < answer.usage.completion_tokens
+
+
+@pytest.mark.parametrize("limit", [{"max_thinking_tokens": 0}, {"reasoning": {"max_tokens": 0}}])
+def test_thoughts_have_a_limit(sdk: openai.OpenAI, limit: dict[str, Any]) -> None:
+    answer = sdk.chat.completions.create(
+        model="tiny", messages=QUESTION, reasoning_effort="low", extra_body=limit
+    )
+    assert "reasoning" not in (answer.choices[0].message.model_extra or {})
+    assert "Paris" in (answer.choices[0].message.content or "")
 
 
 def test_a_tool_call_and_its_result(sdk: openai.OpenAI) -> None:

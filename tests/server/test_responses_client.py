@@ -122,6 +122,10 @@ def test_thoughts_are_reasoning_items(sdk: openai.OpenAI) -> None:
     assert "".join(deltas) == thought.summary[0].text
     places = {event.output_index for event in events if event.type == "response.output_text.delta"}
     assert places == {1}
+    assert answer.usage.output_tokens_details.reasoning_tokens > 0
+    brief = ask(sdk, reasoning={"effort": "low"}, extra_body={"max_thinking_tokens": 0})
+    assert [item.type for item in brief.output] == ["message"]
+    assert brief.usage.output_tokens_details.reasoning_tokens <= 3  # the tags
 
 
 def test_a_tool_call_and_its_result(sdk: openai.OpenAI) -> None:
