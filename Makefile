@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format bench serving system clean
+.PHONY: help venv demo test lint format fuzz bench serving system clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ lint: $(VENV)/.dev ## ruff and mypy --strict
 format: $(VENV)/.dev ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+fuzz: $(VENV)/.dev ## ask every operation of the API many odd things (about 10 minutes)
+	LADING_FUZZ_EXAMPLES=100 $(BIN)/python -m pytest --timeout 1200 tests/server/test_openapi.py
 
 bench: $(VENV)/.dev ## the figures of the README, measured here
 	@for name in startup create_throughput transfer_memory; do \

@@ -28,6 +28,9 @@ _REQUEST_ID = "lading.request_id"
 _BEGAN = "lading.began"
 _GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
+MAX_HEADERS = 32 * 1024
+"""Bytes of all headers of a request, as they are written."""
+
 _METHODS = b"GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
 _HEADERS = (
     "authorization",
@@ -108,6 +111,9 @@ class Guard:
         self._watcher = watcher
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})  # there is nothing to be had that way, nor a rule for it
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -125,7 +131,9 @@ class Guard:
 
     async def _admit(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         origin, host = headers.get(b"origin"), headers.get(b"host", b"")
-        if origin is not None and not self._origins.allows(_text(origin), _text(host)):
+        if _header_bytes(scope) > MAX_HEADERS:
+            await _empty(send, 431, [(b"connection", b"close")])
+        elif origin is not None and not self._origins.allows(_text(origin), _text(host)):
             await _refuse(send)
         elif origin is not None and scope["method"] == "OPTIONS":
             await _answer_preflight(headers, send)
@@ -213,6 +221,10 @@ def _first_values(scope: Scope) -> dict[bytes, bytes]:
         lowered = name.lower()
         values[lowered] = b"\x00" if lowered in values and lowered in (b"host", b"origin") else value
     return values
+
+
+def _header_bytes(scope: Scope) -> int:
+    return sum(len(name) + len(value) + 4 for name, value in scope["headers"])
 
 
 def _text(value: bytes) -> str:

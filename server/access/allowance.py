@@ -9,6 +9,8 @@ from collections.abc import Callable
 from ..errors import TooManyRequests
 from .api_key import ApiKey
 
+DEFAULT_AT_ONCE = 64
+"""Requests of one key that may be under way, unless the key says otherwise."""
 MAX_KEYS = 4096
 """Keys whose use is remembered; the ones that were used least recently are forgotten."""
 
@@ -33,15 +35,14 @@ class Allowances:
 
     def enter(self, key: ApiKey) -> None:
         """Raises: TooManyRequests; nothing has been counted then."""
-        if key.per_minute is None and key.at_once is None:
-            return
         now = self._clock()
         size = math.ceil((key.per_minute or 0) / self._share)
         use = self._uses.pop(key.sha256, None) or _Use(size, now)
         self._uses[key.sha256] = use
         self._forget()
-        if key.at_once is not None and use.running >= math.ceil(key.at_once / self._share):
-            raise TooManyRequests(f"expected at most {key.at_once} requests at once with this key", 1)
+        at_once = key.at_once or DEFAULT_AT_ONCE
+        if use.running >= math.ceil(at_once / self._share):
+            raise TooManyRequests(f"expected at most {at_once} requests at once with this key", 1)
         if key.per_minute is not None:
             level = min(size, use.level + (now - use.at) * size / 60)
             use.at, use.level = now, level

@@ -75,7 +75,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     per_minute: Count | None = None
     """Requests that it may make in a minute."""
     at_once: Count | None = None
-    """Requests of it that may be under way."""
+    """Requests of it that may be under way; None: as many as for most."""
 
     @property
     def rights(self) -> frozenset[Role]:

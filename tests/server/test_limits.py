@@ -1,0 +1,227 @@
+"""Limits on what one request may bring: each at one less, at the limit, and at one more."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live_server import LiveServer, build_model, running_server
+
+from lading.modelfile.errors import LadingError
+from lading.server.access.allowance import DEFAULT_AT_ONCE, Allowances
+from lading.server.access.api_key import key_of
+from lading.server.errors import TooManyRequests
+from lading.server.guard import MAX_HEADERS
+from lading.server.settings import Limits
+
+BODY = 4096
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """Takes bodies of four kibibytes."""
+    folder: Path = tmp_path_factory.mktemp("small")
+    build_model(folder / "home", "tiny")
+    with running_server(folder / "home", folder, limits={"body": BODY}) as live:
+        yield live
+
+
+def body_of(size: int) -> bytes:
+    shell = json.dumps({"model": "nope", "x": ""}).encode()
+    return json.dumps({"model": "nope", "x": "y" * (size - len(shell))}).encode()
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/show", "/v1/chat/completions", "/v1/messages", "/tokenize", "/rerank"]
+)
+@pytest.mark.parametrize("chunked", [False, True], ids=["announced", "chunked"])
+def test_bodies(small: LiveServer, path: str, chunked: bool) -> None:
+    for size, refused in ((BODY - 1, False), (BODY, False), (BODY + 1, True)):
+        body = body_of(size)
+        assert len(body) == size
+        content: Any = iter([body[:100], body[100:]]) if chunked else body
+        status = small.call("POST", path, content=content).status_code
+        assert (status == 413) is refused, (size, status)
+        assert status < 500
+
+
+def test_blobs_and_the_registry_have_no_such_limit(small: LiveServer) -> None:
+    data = os.urandom(BODY * 3)
+    begun = small.call("POST", "/v2/a/blobs/uploads/")
+    assert small.call("PATCH", begun.headers["location"], content=data).status_code == 202
+
+
+def test_an_endless_body_is_cut_off(small: LiveServer) -> None:
+    with socket.create_connection(("127.0.0.1", small.port), timeout=60) as connection:
+        connection.sendall(
+            b"POST /api/show HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        sender = threading.Thread(target=send_for_ever, args=(connection,), daemon=True)
+        sender.start()
+        assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")
+    sender.join(60)
+    assert not sender.is_alive()
+
+
+def send_for_ever(connection: socket.socket) -> None:
+    try:
+        while True:
+            connection.sendall(b"400\r\n" + b" " * 1024 + b"\r\n")
+    except OSError:
+        pass  # cut off
+
+
+def header_status(server: LiveServer, headers: list[tuple[str, str]], target: str = "/") -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    try:
+        connection.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
+        for name, value in headers:
+            connection.putheader(name, value)
+        connection.endheaders()
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_the_size_of_all_headers(small: LiveServer) -> None:
+    for size, status in ((MAX_HEADERS - 1, 200), (MAX_HEADERS, 200), (MAX_HEADERS + 1, 431)):
+        headers, left = [("Host", "localhost")], size - len("Host: localhost\r\n")
+        while left > 0:
+            name = f"X-{len(headers):04}"
+            length = min(left, 8000)
+            if 0 < left - length < 20:
+                length -= 100  # so that the last one has room for its name
+            headers.append((name, "v" * (length - len(name) - 4)))
+            left -= length
+        assert sum(len(name) + len(value) + 4 for name, value in headers) == size
+        assert header_status(small, headers) == status
+
+
+def test_the_number_and_length_of_headers_and_of_the_first_line(small: LiveServer) -> None:
+    host = ("Host", "localhost")
+    for count, fits in ((63, True), (64, True), (65, False)):
+        headers = [host, *((f"X-{number}", "v") for number in range(count - 1))]
+        assert (header_status(small, headers) == 200) is fits, count
+    for length, fits in ((8000, True), (8190, False)):
+        assert (header_status(small, [host, ("X-Long", "v" * length)]) == 200) is fits
+    for length, fits in ((4000, True), (4094, False)):
+        assert (header_status(small, [host], "/?" + "q" * length) == 200) is fits
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        b"Content-Length: 5\r\nContent-Length: 6\r\n",
+        b"Content-Length: -1\r\n",
+        b"Content-Length: 5, 5\r\n",
+        b"Content-Length: 0x10\r\n",
+        b"Transfer-Encoding: chunked, identity\r\n",
+        b"Transfer-Encoding: xchunked\r\n",
+        b"X-A: b\x00c\r\n",
+        b"X-A : b\r\n",
+        b" folded\r\n",
+        b"Host: other\r\n",
+    ],
+    ids=repr,
+)
+def test_ambiguous_requests_are_refused(small: LiveServer, head: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", small.port), timeout=60) as connection:
+        connection.sendall(b"POST /api/show HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\nhello")
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.makefile("rb").read()
+    assert answer[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 501", b"HTTP/1.1 403"), answer
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("path", ["/", "/v2/", "/v1/models/tiny", "/api/chat"])
+def test_there_is_no_websocket(small: LiveServer, path: str) -> None:
+    key = base64.b64encode(os.urandom(16)).decode()
+    head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    head += f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", small.port), timeout=60) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(4096).startswith(b"HTTP/1.1 403 ")
+    assert "Traceback" not in small.log
+
+
+def test_the_defaults_are_those_of_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "server.md").read_text("utf-8")
+    limits = Limits()
+    assert limits.body == 32 << 20 and "32 MiB | `max_body`" in text
+    for seconds, setting in (
+        (limits.header_s, "header_timeout"),
+        (limits.body_progress_s, "body_timeout"),
+        (limits.write_stall_s, "write_timeout"),
+    ):
+        assert f"{seconds:.0f} s | `{setting}`" in text
+    assert f"{limits.connections:,}; {limits.connections_per_ip} | `max_connections`" in text
+    assert f"{DEFAULT_AT_ONCE} | `lading apikey create --at-once`" in text
+    assert f"{MAX_HEADERS // 1024} KiB, 8,190 bytes, 64" in text
+
+
+# What one key may do, by a clock of the test's
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def key(**more: Any) -> Any:
+    import msgspec
+
+    return msgspec.structs.replace(key_of("secret", name="k", roles=(), created=""), **more)
+
+
+def test_a_keys_minute_fills_steadily() -> None:
+    clock = Clock()
+    allowances, mine = Allowances(clock=clock), key(per_minute=6)
+
+    def taken() -> int:
+        count = 0
+        while True:
+            try:
+                allowances.enter(mine)
+            except TooManyRequests as error:
+                assert 1 <= error.wait_s <= 10
+                return count
+            allowances.leave(mine)
+            count += 1
+
+    assert taken() == 6
+    clock.now += 9.9
+    assert taken() == 0
+    clock.now += 0.2
+    assert taken() == 1
+    clock.now += 3600
+    assert taken() == 6
+
+
+@pytest.mark.parametrize(("share", "places"), [(1, 4), (2, 2), (3, 2), (8, 1)])
+def test_workers_share_what_a_key_may_do(share: int, places: int) -> None:
+    allowances, mine = Allowances(share), key(at_once=4)
+    for _ in range(places):
+        allowances.enter(mine)
+    with pytest.raises(LadingError):
+        allowances.enter(mine)
+    allowances.leave(mine)
+    allowances.enter(mine)
+
+
+def test_a_key_without_a_word_has_the_default() -> None:
+    allowances, mine = Allowances(), key()
+    for _ in range(DEFAULT_AT_ONCE):
+        allowances.enter(mine)
+    with pytest.raises(TooManyRequests):
+        allowances.enter(mine)
