@@ -4,7 +4,8 @@ Nothing is rendered or parsed here: only the names that a template mentions coun
 compiled the template, knows better; this is for refusing early and for listings.
 
 Source: Ollama's server/images.go (``Capabilities``), template/template.go (``Vars``) and the choice between a
-Go and a Jinja template in server/model.go, as of 2026-08.
+Go and a Jinja template in server/model.go, as of 2026-08. Departure: thoughts are known by all tags that the
+runner tells from content, not by ``<think>`` alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import re
 from typing import Literal
 
 from ..oci.gguf.header import GgufHeader
+from .runner.thinking import tags_of_template
+from .runner.tool_formats.harmony import is_harmony
 
 TemplateKind = Literal["go", "jinja"]
 
@@ -44,7 +47,7 @@ def jinja_capabilities(template: str) -> tuple[str, ...]:
     found = []
     if "tools" in template or "tool_call" in template:
         found.append("tools")
-    if "<think>" in template and "</think>" in template:
+    if is_harmony(template) or tags_of_template(template):
         found.append("thinking")
     return tuple(found)
 

@@ -160,9 +160,11 @@ class Preparer:
 
     async def _drop_oldest(self, request: Generate, messages: list[Message], best: Prompt) -> Prompt:
         """Drop as few of the oldest messages as make the rest fit: never a system message, never the last."""
-        # Templates insist on turns, so what is left begins with a user's, or is the last message alone.
+        # Templates insist on turns, so what is left begins with a user's, or is the last message alone, with
+        # the call that it is the result of.
         starts = [i for i, message in enumerate(messages) if i and message.role == "user"]
-        starts = sorted({*starts, len(messages) - 1} - {0})
+        last = max((i for i, message in enumerate(messages) if message.role != "tool"), default=0)
+        starts = sorted({*starts, last} - {0})
         low, high = 0, len(starts) - 1
         while low <= high:
             middle = (low + high) // 2

@@ -74,6 +74,7 @@ def chat_settings(request: schema.ChatCompletionRequest) -> Settings:
         keep_alive=parse_seconds(request.keep_alive),
         think=think_of_effort(request.reasoning_effort or request.reasoning.effort),
         max_thinking_tokens=_thinking_limit(request),
+        truncate=request.truncate,
         format=form_of(request),
         logprobs=request.logprobs,
         top_logprobs=request.top_logprobs if request.logprobs else 0,

@@ -96,6 +96,7 @@ class ChatCompletionRequest(_Common):
     reasoning_effort: str = ""
     reasoning: Reasoning = msgspec.field(default_factory=Reasoning)
     max_thinking_tokens: int | None = None
+    truncate: bool = True
     logprobs: bool = False
     top_logprobs: int = 0
     metadata: Annotated[Any, Ignored("answers are not stored")] = None

@@ -58,8 +58,10 @@ def test_go_capabilities(template: str, found: tuple[str, ...]) -> None:
         (JINJA_TOOLS, ("tools",)),
         (JINJA_THINKS, ("tools", "thinking")),
         ("<think>", ()),
+        ("[THINK][/THINK]", ("thinking",)),
+        ("<|start|><|channel|>analysis<|message|>", ("thinking",)),
     ],
-    ids=["plain", "tools", "thinking", "half a tag"],
+    ids=["plain", "tools", "thinking", "half a tag", "other tags", "harmony"],
 )
 def test_jinja_capabilities(template: str, found: tuple[str, ...]) -> None:
     assert jinja_capabilities(template) == found

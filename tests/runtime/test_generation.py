@@ -16,7 +16,15 @@ from live_runner import GREEDY, LiveRunner, ask, ask_all, chat, live_runner, opt
 from lading.runtime.client import RunnerClient
 from lading.runtime.errors import BadFormat, BadRequest, BadTemplate, PromptTooLong, Unsupported
 from lading.runtime.options import Options
-from lading.runtime.protocol import End, Generate, Message, Started, Text
+from lading.runtime.protocol import (
+    End,
+    FunctionCall,
+    Generate,
+    Message,
+    MessageToolCall,
+    Started,
+    Text,
+)
 
 WEATHER = {
     "type": "function",
@@ -235,6 +243,10 @@ def test_a_long_prompt_is_cut_or_refused() -> None:
         assert answer.end.usage.prompt_tokens <= 64
         with pytest.raises(PromptTooLong, match=r"has \d+ tokens, the context has room for 64"):
             run(runner, Generate(id=0, messages=messages, options=GREEDY, truncate=False))
+        call = MessageToolCall(function=FunctionCall("get_weather", {"city": "Paris"}))
+        results = (Message("assistant", tool_calls=(call,)), Message("tool", "sunny " * 20))
+        answer = run(runner, Generate(id=0, messages=(*messages, *results), options=options(num_predict=1)))
+        assert answer.end.usage.prompt_tokens <= 64
         one_long = run(runner, chat("word " * 300))
         assert one_long.end.usage.prompt_tokens <= 64
         raw = run(runner, Generate(id=0, prompt="word " * 300, raw=True, options=options(num_predict=3)))

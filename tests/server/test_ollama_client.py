@@ -53,6 +53,20 @@ def test_a_conversation_is_remembered(native: ollama.Client) -> None:
     assert "Alice" in (native.chat("tiny", messages, think=False).message.content or "")
 
 
+def test_old_turns_are_dropped_or_the_prompt_is_refused(native: ollama.Client) -> None:
+    turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi! " * 9}] * 150
+    answer = native.chat("tiny", [*turns, QUESTION], think=False)
+    assert "Paris" in (answer.message.content or "")
+    with pytest.raises(ollama.ResponseError, match="the context has room for") as refusal:
+        native._request(
+            ollama.ChatResponse,
+            "POST",
+            "/api/chat",
+            json={"model": "tiny", "messages": [*turns, QUESTION], "truncate": False, "stream": False},
+        )
+    assert refusal.value.status_code == 400
+
+
 def test_a_tool_is_called_and_its_result_is_used(native: ollama.Client) -> None:
     messages: list[dict[str, object]] = [{"role": "user", "content": "What is the weather in Paris?"}]
     first = native.chat("tiny", messages, tools=[WEATHER], think=False)

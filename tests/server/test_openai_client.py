@@ -72,6 +72,16 @@ def test_thoughts_have_a_limit(sdk: openai.OpenAI, limit: dict[str, Any]) -> Non
     assert "Paris" in (answer.choices[0].message.content or "")
 
 
+def test_old_turns_are_dropped_or_the_prompt_is_refused(sdk: openai.OpenAI) -> None:
+    turns: Any = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi! " * 9}] * 150
+    answer = sdk.chat.completions.create(model="tiny", messages=[*turns, *QUESTION], **NO_THINKING)
+    assert "Paris" in (answer.choices[0].message.content or "")
+    with pytest.raises(openai.BadRequestError, match="the context has room for"):
+        sdk.chat.completions.create(
+            model="tiny", messages=[*turns, *QUESTION], extra_body={"truncate": False}, **NO_THINKING
+        )
+
+
 def test_a_tool_call_and_its_result(sdk: openai.OpenAI) -> None:
     messages: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
     first = sdk.chat.completions.create(model="tiny", messages=messages, tools=[WEATHER], **NO_THINKING)
