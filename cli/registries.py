@@ -30,7 +30,6 @@ from .session import (
     session_of,
 )
 
-
 PULL_INTERRUPTED = "What has arrived is kept: the same command goes on from there."
 PUSH_INTERRUPTED = "Layers that are complete there will not be sent again."
 
