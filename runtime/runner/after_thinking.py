@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .generation import Constraint
+from .format_constraint import FormatConstraint
 from .llama import LlamaVocab
 from .thinking import ThinkingTags
 
@@ -23,7 +23,7 @@ class AfterThinking:
     """
 
     def __init__(
-        self, constraint: Constraint, tags: ThinkingTags, vocab: LlamaVocab, *, primed: bool
+        self, constraint: FormatConstraint, tags: ThinkingTags, vocab: LlamaVocab, *, primed: bool
     ) -> None:
         self._constraint = constraint
         self._vocab = vocab
@@ -89,7 +89,6 @@ class AfterThinking:
             self._is_active = True
             self._blanks_left = _MAX_BLANKS if not rest.strip() else 0
             # The token that ended the tag may have begun the answer as well.
-            text = rest.decode("utf-8", "replace").strip()
-            for token in self._vocab.tokenize(text, add_special=False, parse_special=False) if text else ():
-                self._constraint.accept(token)
+            if text := rest.strip():
+                self._constraint.read(text)
         self._thought = self._thought[-len(self._closing) :]

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import BadFormat
 from ..protocol import Generate, Grammar
 from .after_thinking import AfterThinking
-from .call_grammar import Spelling, calls_or_form, json_rule, possible_calls, required_calls
+from .call_grammar import calls_or_form, json_rule, possible_calls, required_calls
 from .format_constraint import FormatConstraint
 from .generation import Constraint
 from .grammar_bounds import check_grammar, check_regex, check_schema
 from .guidance import Matcher, json_grammar, lark_grammar, regex_grammar, tokenizer_of
+from .lark_text import Spelling
 from .llama import LlamaVocab
 from .possible_calls import PossibleCalls
 from .renderer import Renderer

@@ -26,6 +26,10 @@ class FormatConstraint:
     def accept(self, token: int) -> None:
         self._matcher.consume((token,))
 
+    def read(self, text: bytes) -> None:
+        """Note a text that is a part of the answer already."""
+        self._matcher.read(text)
+
     def forced(self) -> Sequence[int]:
         return self._matcher.forced()
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import llguidance
 
 from ..errors import BadFormat
+from .lark_text import WHITE_SPACE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,29 +29,22 @@ _MAX_REASON = 300
 _MAX_LEXER_STATES = 60_000
 """Of about 2 kB each, for every answer that is under way."""
 
+_SPACE_MARK = "\u2581"
 _PLACE = re.compile(r"\Aat \d+\(\d+\): failed to compile JSON schema: ")
 """Where in a grammar of ours a schema stands."""
 _OURS = {
     "Unimplemented keys: ": "these keywords of JSON Schema cannot be enforced: ",
     "NoExtension": "nothing satisfies it",
+    "lexer precomputation failed": "it is too complex",
 }
 """Beginnings of llguidance's sentences, and what we say instead."""
-
-FREE_STYLE: JsonCompileOptions = {"whitespace_pattern": r"[\x20\x0A]{1,32}"}
-"""Enough white space to indent with, but a bounded run of it: small models lose themselves in blanks."""
-
-PYTHON_STYLE: JsonCompileOptions = {
-    "whitespace_flexible": False,
-    "item_separator": ", ",
-    "key_separator": ": ",
-}
-"""As ``json.dumps`` writes, and with it most of what models have seen of calls."""
 
 
 def json_grammar(schema: Mapping[str, Any]) -> str:
     """What a JSON Schema allows. Raises: BadFormat: what cannot be read."""
+    style: JsonCompileOptions = {"whitespace_pattern": WHITE_SPACE}
     try:
-        return llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=FREE_STYLE)
+        return llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=style)
     except ValueError as error:
         raise BadFormat(f"compiling the format: {error}") from error
 
@@ -62,7 +56,7 @@ def regex_grammar(pattern: str) -> str:
 
 def lark_grammar(text: str) -> str:
     """What a grammar's rule ``start`` derives."""
-    return llguidance.LLMatcher.grammar_from_lark(text)
+    return json.dumps({"grammars": [{"lark_grammar": text}]})
 
 
 def lark_of_gbnf(text: str) -> str:
@@ -101,6 +95,8 @@ class Matcher:
 
     def __init__(self, tokenizer: llguidance.LLTokenizer, grammar: str) -> None:
         self._tokenizer = tokenizer
+        if not _is_exact(tokenizer, grammar):
+            grammar = _unforced(grammar)
         self._matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=limits())
         self._check("compiling the format")
         self._matcher.compute_bitmask()  # what cannot even begin is found here, before an answer does
@@ -150,6 +146,20 @@ class Matcher:
 def limits() -> LLParserLimits:
     """llguidance's own, except for memory and for what it tells of an answer in its errors."""
     return llguidance.LLParserLimits(max_lexer_states=_MAX_LEXER_STATES, verbose_errors=False)
+
+
+def _is_exact(tokenizer: llguidance.LLTokenizer, grammar: str) -> bool:
+    """Whether the tokens of a text have that text. SentencePiece takes its mark for spaces to be one."""
+    if _SPACE_MARK not in grammar and json.dumps(_SPACE_MARK)[1:-1] not in grammar:
+        return True
+    return tokenizer.decode_bytes(tokenizer.tokenize_str(_SPACE_MARK)) == _SPACE_MARK.encode()
+
+
+def _unforced(grammar: str) -> str:
+    """The same, but nothing is forced: every token is chosen among those that fit."""
+    first, *others = json.loads(grammar)["grammars"]
+    start = {"name": "whole", "lark_grammar": '%llguidance {"no_forcing": true}\nstart: @first'}
+    return json.dumps({"grammars": [start, {**first, "name": "first"}, *others]})
 
 
 def _reason(text: str) -> str:
