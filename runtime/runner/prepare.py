@@ -133,6 +133,9 @@ class Preparer:
 
     def _check(self, request: Generate) -> None:
         check(request)
+        if not all(0 <= token < self._vocab.size for token in request.context):
+            # llama.cpp would refuse the batch that it is in, and with it the answers of others.
+            raise BadRequest(f"reading context: expected ids of tokens, below {self._vocab.size}")
         if self._vision is None and (request.images or any(message.images for message in request.messages)):
             raise Unsupported(
                 "reading the request: this model does not take images", hint="use a model with a projector"

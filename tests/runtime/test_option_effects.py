@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -391,7 +392,8 @@ def test_truncation_is_refused_where_it_is_not_wanted(lonely: LiveRunner) -> Non
     [
         pytest.param({"n_ctx": 384}, {"n_ctx": 384}, id="num_ctx"),
         pytest.param({"n_batch": 64}, {"n_batch": 64}, id="num_batch"),
-        pytest.param({"n_threads": 3}, {"n_threads": 3}, id="num_thread"),
+        pytest.param({"n_threads": 2}, {"n_threads": min(2, os.cpu_count() or 1)}, id="num_thread"),
+        pytest.param({"n_threads": 10**6}, {"n_threads": os.cpu_count()}, id="num_thread has a bound"),
         pytest.param({"n_gpu_layers": 0}, {"n_gpu_layers": 0, "memory_gpu": {}}, id="num_gpu"),
         pytest.param({"use_mmap": False}, {"memory_mapped": 0}, id="use_mmap"),
         pytest.param({"flash_attention": "off"}, {"flash_attention": False}, id="flash attention off"),

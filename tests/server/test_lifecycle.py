@@ -18,6 +18,7 @@ import httpx
 import psutil
 import pytest
 from live_server import TINY_CHAT, LiveServer, build_model, running_server
+from server_processes import processes, runners
 
 NEVER_ENDING = {"logit_bias": {"1269": -100, "1271": -100}, "temperature": 5, "top_k": 0, "top_p": 1}
 """Options under which the model's two end tokens are never chosen."""
@@ -42,22 +43,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_server(home: Path, tmp_path: Path) -> Iterator[LiveServer]:
     with running_server(home, tmp_path) as live:
         yield live
-
-
-def processes(server: LiveServer) -> list[psutil.Process]:
-    """All of the server's processes, the master first."""
-    master = psutil.Process(server.process.pid)
-    return [master, *master.children(recursive=True)]
-
-
-def runners(server: LiveServer) -> list[psutil.Process]:
-    """Each may have helpers below it, of the same name; those are not meant."""
-    parents: dict[psutil.Process, int] = {}
-    for one in processes(server):
-        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
-            if "lading.runtime.runner" in " ".join(one.cmdline()):
-                parents[one] = one.ppid()
-    return [one for one, parent in parents.items() if parent not in {other.pid for other in parents}]
 
 
 def keeper(server: LiveServer) -> psutil.Process:

@@ -1,13 +1,11 @@
-"""What a server does when it starts, and while models load: preloading, pinning, readiness, clients that go."""
+"""What a server does at its start and while models load: preloading, pinning, readiness, leaving clients."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import pytest
 from command import Lading
 from live_server import LiveServer, build_model, running_server
 from load_gate import LoadGate
+from server_processes import runners, wait_until
 
 from lading.runtime.runner import landlock
 
@@ -35,24 +34,6 @@ def gate(tmp_path: Path) -> LoadGate:
     folder = tmp_path / "gate"
     folder.mkdir()
     return LoadGate(folder)
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to pass"
-        time.sleep(0.05)
-
-
-def runners(server: LiveServer) -> list[psutil.Process]:
-    """Each has helpers below it, of the same name; those are not meant."""
-    parents: dict[psutil.Process, int] = {}
-    for process in psutil.Process(server.process.pid).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
-            if "lading.runtime.runner" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
-                parents[process] = process.ppid()
-    pids = {process.pid for process in parents}
-    return [process for process, parent in parents.items() if parent not in pids]
 
 
 # Readiness
