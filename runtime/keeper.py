@@ -110,6 +110,10 @@ class Keeper:
         models = [self._describe(slot, now, wall) for slot in self._pool.slots()]
         return sorted(models, key=lambda model: (-(model.expires_at or float("inf")), model.name))
 
+    def runner_ends(self) -> dict[str, int]:
+        """See `RunnerPool.ends`."""
+        return self._pool.ends()
+
     def close(self) -> None:
         """Stop every runner; returns within seconds, and nothing is left behind. Repeating it is harmless."""
         self._pool.close()

@@ -25,7 +25,7 @@ import math
 import os
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -159,6 +159,8 @@ class RunnerPool:
         self._hurry = threading.Condition(self._lock)  # the monitor waits here for its next look
         self._slots: dict[str, Slot] = {}
         self._crashes: dict[str, deque[_Crash]] = {}
+        self._hung: set[RunnerProcess] = set()
+        self._ends: Counter[str] = Counter()
         self._line: list[Caller] = []  # who wants to load something: first come, first served
         self._pinned: set[str] = set()  # keys: pinned, whatever name a runner is asked for by
         self._waiting = 0
@@ -469,6 +471,7 @@ class RunnerPool:
             if slot is None:
                 return
             del self._slots[slot.plan.key]
+            self._ends[self._reason(process)] += 1
             if not (process.asked_to_stop or process.failure):
                 log.error("%s", process.lost())
                 crashes = self._crashes.setdefault(slot.plan.key, deque(maxlen=_CRASHES))
@@ -479,6 +482,20 @@ class RunnerPool:
             self._changed.notify_all()
         slot.probe.close()
         self._prefixes.trim()
+
+    def _reason(self, process: RunnerProcess) -> str:
+        if process in self._hung:
+            self._hung.discard(process)
+            return "unresponsive"
+        if process.failure is not None:
+            return "failed"
+        return "stopped" if process.asked_to_stop else "crashed"
+
+    def ends(self) -> dict[str, int]:
+        """How many runners have ended, by reason: stopped (as was wanted), failed (to load), crashed,
+        unresponsive."""
+        with self._lock:
+            return dict(self._ends)
 
     # The monitor
 
@@ -526,6 +543,7 @@ class RunnerPool:
             silent = time.monotonic() - slot.answered_at
             if silent > self._settings.hung_after_s:
                 log.error("the runner of %s has not answered for %.0f s; killing it", slot.plan.name, silent)
+                self._hung.add(slot.process)
                 slot.process.kill()
             return
         with self._lock:

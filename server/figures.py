@@ -14,6 +14,9 @@ from ..runtime.grant import LoadedModel
 from .metrics import Metrics, Sample, label_of
 from .services import Services
 
+ENDS = ("crashed", "unresponsive", "failed")
+"""Reasons for which runners end that nobody has asked to."""
+
 _KEEPER_TIMEOUT_S = 2.0
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -28,13 +31,18 @@ class Figures:
     async def on_get(self, req: Request, resp: Response) -> None:
         samples = [Sample("lading_build_info", 1, (self._services.version,))]
         try:
-            loaded = await asyncio.wait_for(self._services.inference.loaded(), _KEEPER_TIMEOUT_S)
+            async with asyncio.timeout(_KEEPER_TIMEOUT_S):
+                loaded = await self._services.inference.loaded()
+                health = await self._services.keeper.health()
         except (LadingError, TimeoutError):
             samples.append(Sample("lading_keeper_up", 0))
         else:
             samples.append(Sample("lading_keeper_up", 1))
             for model in loaded:
                 samples += self._of_model(model)
+            for reason in ENDS:
+                ended = health.runner_ends.get(reason, 0)
+                samples.append(Sample("lading_runner_restarts_total", ended, (reason,)))
         resp.data = await asyncio.to_thread(self._render, samples)
         resp.content_type = _TYPE
         resp.cache_control = ["no-store"]

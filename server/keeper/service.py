@@ -150,4 +150,5 @@ class KeeperService:
         return wire.Health(
             sandbox=self._self_test.report if self._self_test else wire.SandboxReport(),
             preloads=self._preloader.states if self._preloader else (),
+            runner_ends=self._keeper.runner_ends(),
         )

@@ -78,6 +78,8 @@ class PreloadState(msgspec.Struct, frozen=True, kw_only=True):
 class Health(_Wire):
     sandbox: SandboxReport
     preloads: tuple[PreloadState, ...]
+    runner_ends: dict[str, int] = {}
+    """How many runners have ended, by reason."""
 
 
 class Refused(_Wire):

@@ -150,6 +150,7 @@ class Embed:
                 )
                 vectors, tokens = list(done.vectors), done.prompt_tokens
                 times = (done.total_duration_ns, done.load_duration_ns)
+                note(req.scope, prompt_tokens=tokens)
         answer = schema.EmbedAnswer(
             model=model,
             embeddings=vectors,

@@ -147,6 +147,15 @@ def test_models_memory_and_store(pair: LiveServer) -> None:
     assert value(found, "lading_build_info", version=pair.call("GET", "/api/version").json()["lading"]) == 1
 
 
+def test_a_model_that_dies_is_counted(pair: LiveServer) -> None:
+    pair.post("/api/generate", {"model": "team/other:v1", "keep_alive": -1})
+    before = value(figures(pair), "lading_runner_restarts_total", reason="crashed")
+    everything = psutil.Process(pair.process.pid).children(recursive=True)
+    for runner in (one for one in everything if "runner" in " ".join(one.cmdline())):
+        runner.kill()
+    assert eventually(lambda: value(figures(pair), "lading_runner_restarts_total", reason="crashed") > before)
+
+
 def test_registry_transfers_are_counted_in_bytes(pair: LiveServer, tmp_path: Path) -> None:
     before = figures(pair)
     manifest = pair.call("GET", "/v2/library/tiny/manifests/latest")
