@@ -45,8 +45,8 @@ class Projector:
         params.print_timings = False
         pointer = mtmd_cpp.mtmd_init_from_file(settings.path.encode(), model.pointer, params)
         if not pointer:
-            said = tuple(line for line in log.errors if line.strip() and not line.startswith("hint:"))
-            raise LoadError(f"loading the projector {settings.path}: llama.cpp refuses the file", said)
+            reason = log.errors[:1]  # what follows says only that something failed
+            raise LoadError(f"loading the projector {settings.path}: llama.cpp refuses the file", reason)
         self._pointer: int = pointer
         self._n_embd = model.n_embd_inp
         if not mtmd_cpp.mtmd_support_vision(pointer):
