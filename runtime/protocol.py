@@ -27,7 +27,7 @@ Role = str
 Think = bool | Literal["low", "medium", "high", "max"]
 EndReason = Literal["stop", "length", "cancelled"]
 
-TemplateKind = Literal["go", "jinja", "chatml", ""]
+TemplateKind = Literal["go", "jinja", "stand-in", ""]
 
 FailureCode = Literal[
     "bad_request",  # fields that contradict each other or are out of range
@@ -139,7 +139,7 @@ class Ready(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="ready"):
     capabilities: tuple[str, ...] = ()
     """Of completion, embedding, insert, tools, thinking, as seen in the model and the template in use."""
     template: TemplateKind = ""
-    """Which template chat uses: given Go, given or embedded Jinja, our ChatML stand-in, none."""
+    """Which template chat uses: given Go, given or embedded Jinja, one of ours for the family, none."""
     sandbox: tuple[str, ...] = ()
     """Layers of isolation in force."""
     load_duration_ns: int = 0

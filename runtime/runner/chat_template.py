@@ -32,14 +32,6 @@ _MAX_EXPONENT = 64
 _MAX_BITS = 4096
 _MAX_REASON = 500
 
-CHATML = """\
-{%- for message in messages -%}
-{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}
-"""
-"""What a chat is rendered with when the model brings no template (llama.cpp's choice as well)."""
-
 
 class ChatTemplate:
     """A compiled template.

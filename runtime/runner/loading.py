@@ -19,6 +19,7 @@ from .llama_context import ContextError, ContextSettings, LlamaContext
 from .llama_log import LlamaLog, start_backend
 from .prepare import Preparer, TemplateFacts
 from .renderer import Renderer
+from .stand_in import stand_in
 
 if TYPE_CHECKING:
     from .vision import Vision
@@ -179,11 +180,12 @@ def _template(spec: LoadSpec, model: LlamaModel, renderer: Renderer) -> Template
     kind: TemplateKind = "go" if spec.template_go else "jinja" if embedded else ""
     source = spec.template_go or embedded
     vocab = model.vocab
-    facts = TemplateFacts(kind=kind, source=source, bos=vocab.text(vocab.bos), eos=vocab.text(vocab.eos))
-    if not source:
-        return facts
+    used = source or stand_in([vocab.text(token) for token in vocab.controls]).template
+    facts = TemplateFacts(
+        kind=kind, source=source, for_chats=used, bos=vocab.text(vocab.bos), eos=vocab.text(vocab.eos)
+    )
     try:
-        traits = renderer.describe("go" if kind == "go" else "jinja", source)
+        traits = renderer.describe("go" if kind == "go" else "jinja", used)
     except BadTemplate:
         return facts  # raw prompts work all the same; a chat is answered with the reason
     return replace(facts, traits=traits)
@@ -236,7 +238,7 @@ def _facts(
         memory_mapped=log.report.mapped,
         flash_attention=log.report.flash_attention,
         capabilities=("rerank",) if context.ranks else _capabilities(model, template, embeds, sees),
-        template=template.kind or ("" if embeds else "chatml"),
+        template=template.kind or ("" if embeds else "stand-in"),
     )
 
 

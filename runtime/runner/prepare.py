@@ -18,7 +18,6 @@ from ..errors import BadRequest, PromptTooLong, Unsupported
 from ..options import Options
 from ..protocol import Generate, Message, TemplateKind, Think
 from ..request_check import check
-from .chat_template import CHATML
 from .constraint import CallSyntax, ConstraintCompiler
 from .conversation import template_messages, template_tools, without_prefill
 from .generation import Constraint, Generation
@@ -46,6 +45,8 @@ class TemplateFacts:
 
     kind: TemplateKind = ""
     source: str = ""
+    for_chats: str = ""
+    """`source`, or what stands in for it."""
     bos: str = ""
     eos: str = ""
     traits: TemplateTraits = field(default_factory=TemplateTraits)
@@ -246,7 +247,7 @@ class Preparer:
             messages, prefill = without_prefill(messages)
         job = RenderJob(
             kind="go" if go else "jinja",
-            template=source or CHATML,
+            template=source or self._template.for_chats,
             messages=template_messages(messages, request.tools, traits, shield),
             tools=template_tools(request.tools, traits, shield),
             tool_list=traits.wants_tool_list,
