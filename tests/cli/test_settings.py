@@ -57,6 +57,9 @@ def test_an_empty_variable_counts_as_unset(environ: dict[str, str]) -> None:
     ("name", "text", "value"),
     [
         ("memory", "8GB", 8 * 10**9),
+        ("mirrors", "a.io=b.io/x, a.io=c.io:5000", {"a.io": ("b.io/x", "c.io:5000")}),
+        ("token_services", "a.io:5000=auth.a.io", {"a.io:5000": ("auth.a.io",)}),
+        ("max_download_rate", "10MB", 10**7),
         ("memory", "512MiB", 512 * 2**20),
         ("memory", "1.5g", 1_500_000_000),
         ("memory", "1000", 1000),
@@ -82,6 +85,9 @@ def test_values(environ: dict[str, str], name: str, text: str, value: object) ->
         ("memory", "8XB"),
         ("debug", "perhaps"),
         ("kv_cache_type", "q3"),
+        ("mirrors", "a.io"),
+        ("mirrors", "a.io=https://b.io"),
+        ("token_services", "a.io=b c"),
     ],
 )
 def test_a_bad_value_names_its_variable_and_what_was_expected(
@@ -110,6 +116,11 @@ def test_a_bad_file_is_named(environ: dict[str, str], text: str, problem: str) -
     with pytest.raises(BadSetting, match=problem) as caught:
         read_settings(environ=environ)
     assert str(path) in caught.value.message
+
+
+def test_mirrors_in_the_file(environ: dict[str, str]) -> None:
+    _write_config(environ, '[mirrors]\n"a.io" = ["b.io/x", "c.io"]\n"d.io/team" = "e.io"\n')
+    assert read_settings(environ=environ)["mirrors"] == {"a.io": ("b.io/x", "c.io"), "d.io/team": ("e.io",)}
 
 
 def test_every_setting_has_a_meaning_and_a_default_that_its_parser_takes() -> None:
