@@ -1,12 +1,13 @@
 """Pictures that a prompt names by their paths, as users of Ollama's ``run`` do: `what is this? ./cat.png`.
 
-Source: Ollama, cmd/interactive.go (``extractFileData``). Here ``../`` and ``~/`` are understood as well, and
-GIF and BMP.
+Source: Ollama, cmd/interactive.go (``extractFileData``). Here every path with a slash in it is understood, not
+only those that begin with one or with ``./``; and GIF and BMP.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..modelfile.errors import UsageError
@@ -14,13 +15,15 @@ from ..modelfile.errors import UsageError
 MAX_IMAGE_SIZE = 32 << 20
 """Bytes of one file: what a runner takes at most."""
 
-_PATH = re.compile(r"(?:~/|\.{1,2}/|/)[\S\\ ]+?\.(?:jpe?g|png|webp|gif|bmp)\b", re.IGNORECASE)
+_PATH = re.compile(r"[~\w.+-]*/[^\n\t]{1,1000}?\.(?:jpe?g|png|webp|gif|bmp)\b", re.IGNORECASE)
 _ESCAPE = re.compile(r"\\(.)")
+_MAX_TYPED = 16_384
+"""Characters of what somebody may have typed. Longer texts name no files."""
 
 
 def names_images(text: str) -> bool:
     """Whether ``text`` names a file that exists and may be a picture."""
-    return any(_file(found) for found in _PATH.findall(text))
+    return next(_named(text), None) is not None
 
 
 def take_images(text: str) -> tuple[str, tuple[bytes, ...]]:
@@ -30,22 +33,34 @@ def take_images(text: str) -> tuple[str, tuple[bytes, ...]]:
     Raises: UsageError where a file cannot be read or is too large.
     """
     images: list[bytes] = []
-    for found in _PATH.findall(text):
-        path = _file(found)
-        if path is None:
-            continue
+    for found, path in list(_named(text)):
         images.append(_read(path))
         for named in (f"'{found}'", f'"{found}"', found):
             text = text.replace(named, "")
     return text.strip(), tuple(images)
 
 
+def _named(text: str) -> Iterator[tuple[str, Path]]:
+    """What names a file, and the file. Spaces belong to a path where it leads somewhere with them."""
+    at = 0
+    while len(text) <= _MAX_TYPED and (match := _PATH.search(text, at)):
+        path = _file(match[0])
+        if path is None:
+            at = match.start() + 1
+        else:
+            yield match[0], path
+            at = match.end()
+
+
 def _file(found: str) -> Path | None:
     """The file at a path as it is typed or dropped into a terminal; None: there is none."""
     for name in (found, _ESCAPE.sub(r"\1", found)):
-        path = Path(name).expanduser()
-        if path.is_file():
-            return path
+        try:
+            path = Path(name).expanduser()
+            if path.is_file():
+                return path
+        except (OSError, RuntimeError):  # too long a name; a user who has no home
+            continue
     return None
 
 

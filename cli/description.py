@@ -101,11 +101,27 @@ def _overview(model: Model, capabilities: tuple[str, ...]) -> str:
     sections = [
         _section("Model", _columns((name, value) for name, value in rows if value)),
         _section("Capabilities", capabilities),
+        _section("Projector", _columns(_projector_rows(model))),
         _section("Parameters", _columns(_parameter_rows(model))),
         _section("System", _excerpt(model.system() or "")),
         _section("License", [line for text in model.licenses() for line in _excerpt(text)]),
     ]
     return "\n".join(section for section in sections if section).rstrip("\n")
+
+
+def _projector_rows(model: Model) -> Iterable[tuple[str, Any]]:
+    from ..oci.gguf.reader import read_header
+
+    if model.projector is None:
+        return
+    header = read_header(model.store.blob_path(model.projector.digest))
+    for name, value in (
+        ("kind", header.metadata.get("clip.projector_type")),
+        ("image size", header.metadata.get("clip.vision.image_size")),
+        ("size", format_size(model.projector.size)),
+    ):
+        if value is not None:
+            yield name, value
 
 
 def _metadata(model: Model) -> str:

@@ -177,30 +177,31 @@ def run(
 
     session = session_of(context)
     settings = _inference_settings(option or [], form, think, keep_alive)
-    text = _read_prompt(prompt or [])
+    piped, words = _read_prompt(prompt or [])
     printer = Printer(hide_thinking=hide_thinking, verbose=verbose)
     backend = _backend(session, model, insecure=insecure)
     try:
-        if text is None:
+        if piped is None:
             _converse(session, backend, model, settings, printer, system)
             return
         from ..runtime.inference import GenerateRequest
 
         images: tuple[bytes, ...] = ()
-        if names_images(text) and backend.sees(model):
-            text, images = take_images(text)
+        if names_images(words) and backend.sees(model):
+            words, images = take_images(words)
+        text = "\n\n".join(part for part in (piped, words) if part)
         request = GenerateRequest(model=model, prompt=text, system=system, images=images, settings=settings)
         printer.print_answer(backend.generate(request))
     finally:
         backend.close()
 
 
-def _read_prompt(words: list[str]) -> str | None:
-    """The prompt, or None for a conversation: standard input, where it is not a terminal, then the words.
+def _read_prompt(given: list[str]) -> tuple[str | None, str]:
+    """Standard input, where it is not a terminal, and the words; None and nothing: a conversation.
 
     Raises: UsageError.
     """
-    parts = [" ".join(words)] if words else []
+    words, piped = " ".join(given), ""
     if not sys.stdin.isatty():
         data = sys.stdin.buffer.read(MAX_PROMPT_SIZE + 1)
         if len(data) > MAX_PROMPT_SIZE:
@@ -213,12 +214,11 @@ def _read_prompt(words: list[str]) -> str | None:
             raise UsageError(
                 f"reading the prompt: expected UTF-8 text, got byte {data[error.start]:#04x}"
             ) from error
-        parts = [piped, *parts] if piped else parts
-    elif not parts and sys.stdout.isatty():
-        return None
-    if not parts:
+    elif not words and sys.stdout.isatty():
+        return None, ""
+    if not piped and not words:
         raise UsageError("reading the prompt: there is none", hint="give it as an argument or through a pipe")
-    return "\n\n".join(parts)
+    return piped, words
 
 
 def _inference_settings(
