@@ -23,6 +23,9 @@ from lading.modelfile.linter import RULES
 from lading.modelfile.parameters import PARAMETERS
 from lading.oci.dialects.modelpack import media_type_of
 from lading.oci.layer import FIXED_PATHS, Role
+from lading.runtime.runner.thinking import KNOWN_TAGS
+from lading.runtime.runner.tool_formats import harmony
+from lading.runtime.runner.tool_formats.registry import FORMATS
 
 DOCS = Path(__file__).parent
 PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md"]
@@ -124,7 +127,38 @@ def roles() -> str:
     return table(("role", "path", "media type", "made by"), rows)
 
 
+def tool_formats() -> str:
+    """How calls are written, by an example."""
+    call = ("get_weather", {"city": "Paris", "days": 2})
+    shapes = [(name, form.shape) for name, form in FORMATS.items()]
+    shapes.append(("harmony", harmony.SHAPE))
+    return table(
+        ("format", "a call"),
+        (
+            (f"`{name}`", f"`` {shape.example(*call).replace(chr(10), '⏎')} ``")
+            for name, shape in shapes
+            if shape is not None
+        ),
+    )
+
+
+def thinking_tags() -> str:
+    """What stands around thoughts, and around the answer after them."""
+    return table(
+        ("a thought stands between", "and the answer between"),
+        (
+            (
+                f"`{tags.opening}` and `{tags.closing}`",
+                " and ".join(f"`{tag}`" for tag in (tags.answer_opening, tags.answer_closing) if tag),
+            )
+            for tags in KNOWN_TAGS
+        ),
+    )
+
+
 GENERATORS = {
+    "tool-formats": tool_formats,
+    "thinking-tags": thinking_tags,
     "roles": roles,
     "parameters": parameters,
     "lint-rules": lint_rules,

@@ -126,11 +126,13 @@ class Preparer:
     def preserved_tokens(self) -> list[int]:
         """Control tokens that mark thoughts and calls: their text is needed, where that of others is not."""
         vocab = self._vocab
-        found = [
-            vocab.tokenize(text, add_special=False, parse_special=True)
+        controls = frozenset(vocab.controls)
+        return [
+            token
             for text in self._template.marker_texts()
+            for token in vocab.tokenize(text, add_special=False, parse_special=True)
+            if token in controls
         ]
-        return [tokens[0] for tokens in found if len(tokens) == 1]
 
     def _check(self, request: Generate) -> None:
         check(request)

@@ -56,17 +56,17 @@ def _function_elements(name: str, tag: str, *, padded: bool) -> XmlCalls:
     )
 
 
-def _invoke_elements(name: str, section: str, prefix: str = "") -> XmlCalls:
+def _invoke_elements(name: str, section: str) -> XmlCalls:
     return XmlCalls(
         name=name,
         opening=f"<{section}>",
         closing=f"</{section}>",
-        before_name=f'<{prefix}invoke name="',
+        before_name='<invoke name="',
         after_name='">',
-        before_key=f'<{prefix}parameter name="',
+        before_key='<parameter name="',
         after_key='">',
-        after_value=f"</{prefix}parameter>",
-        after_arguments=f"</{prefix}invoke>",
+        after_value="</parameter>",
+        after_arguments="</invoke>",
     )
 
 
@@ -76,7 +76,6 @@ _ALL: tuple[ToolFormat, ...] = (
     TagCalls(name="glm-4.5"),
     TagCalls(name="glm-4.7", line=""),
     _invoke_elements("minimax-m2", "minimax:tool_call"),
-    _invoke_elements("glimmer", "atem:function_calls", "atem:"),
     _invoke_elements("invoke", "function_calls"),
     XmlCalls(
         name="minicpm",
