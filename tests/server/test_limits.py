@@ -153,6 +153,17 @@ def test_there_is_no_websocket(small: LiveServer, path: str) -> None:
     assert "Traceback" not in small.log
 
 
+def test_a_log_has_one_line_for_each_request_whatever_is_in_it(small: LiveServer) -> None:
+    target = "/nowhere/%0a%7b%22forged%22:1%7d%0d%1b[31m%e2%80%a8"
+    small.call("GET", target, headers={"user-agent": "a", "x-request-id": "odd-path"})
+    small.post("/api/show", {"model": 'x"\n{"forged": 2}\x1b[31m\u2028'})
+    lines = [json.loads(line) for line in small.log.split("\n") if line]
+    assert not any("forged" in line for line in lines)
+    [line] = [line for line in lines if line.get("request_id") == "odd-path"]
+    assert line["path"].startswith('/nowhere/\n{"forged"')
+    assert "\x1b" not in small.log and "\u2028" not in small.log
+
+
 def test_the_defaults_are_those_of_the_documentation() -> None:
     text = (Path(__file__).parents[2] / "docs" / "server.md").read_text("utf-8")
     limits = Limits()
