@@ -20,6 +20,7 @@ from ...modelfile.errors import InputError, NotFoundError
 from ..descriptor import Descriptor
 from ..digest import Digest
 from ..media_type import OCTET_STREAM
+from .imported import readable
 from .local_files import LocalFiles
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -37,8 +38,13 @@ class HubCache:
     def files(self, repository: str, revision: str = "main") -> LocalFiles:
         """The files of ``org/repo`` at a branch, tag or commit.
 
-        Raises: InputError where that is no repository's name; NotFoundError where it is not in the cache.
+        Raises: InputError where that is no repository's name; NotFoundError where it is not in the cache;
+            BadSource where it cannot be read.
         """
+        with readable(self.root):
+            return self._files(repository, revision)
+
+    def _files(self, repository: str, revision: str) -> LocalFiles:
         parts = repository.split("/")
         if not 1 <= len(parts) <= 2 or not all(_PART.fullmatch(part) and ".." not in part for part in parts):
             raise InputError(f"importing {repository!a}: expected a repository such as org/repo")

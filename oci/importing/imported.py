@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from ..descriptor import Descriptor
 from ..digest import Digest
+from ..errors import BadSource
 from ..manifest import Manifest
 from ..progress import Progress, ProgressSink
 from ..reference import Reference
 from ..store import ImportedFile, Store
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` inside into BadSource: what is imported belongs to somebody else, and may be closed
+    to us, or go away. Raises: BadSource."""
+    try:
+        yield
+    except OSError as error:
+        raise BadSource(Path(error.filename or path), error.strerror or str(error)) from error
 
 
 class Status(StrEnum):
@@ -58,9 +70,9 @@ class FileImporter:
 
     def take(self, path: Path, name: str, expected: Descriptor | None = None) -> ImportedFile:
         """Raises: what `Store.import_file` raises."""
-        found = self._store.import_file(
-            path, expected=expected, link=self._policy.link, on_bytes=self._counter(path, name)
-        )
+        with readable(path):
+            count = self._counter(path, name)
+        found = self._store.import_file(path, expected=expected, link=self._policy.link, on_bytes=count)
         self.shared += found.size if found.linked else 0
         return found
 

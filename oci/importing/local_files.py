@@ -9,13 +9,12 @@ from pathlib import Path
 from ...modelfile.errors import InputError, NotFoundError
 from ..building.source import inside
 from ..descriptor import Descriptor
-from ..errors import BadSource
 from ..progress import ProgressSink, ignore_progress
 from ..reference import Reference
 from ..store import Store
 from .gguf_choice import Choice, choose_gguf
 from .gguf_model import MAX_TEXT, TEXTS, StoredFile, write_model
-from .imported import TAKEN, FileImporter, Imported, ImportPolicy, Status, is_taken
+from .imported import TAKEN, FileImporter, Imported, ImportPolicy, Status, is_taken, readable
 
 MAX_ENTRIES = 10_000
 
@@ -39,14 +38,16 @@ class LocalFiles:
 
         Raises: NotFoundError, InputError; BadSource where it cannot be read.
         """
+        with readable(path):
+            return cls._of(path)
+
+    @classmethod
+    def _of(cls, path: Path) -> LocalFiles:
         if path.is_file():
             return cls(str(path), {path.name: path.resolve()})
         if not path.is_dir():
             raise NotFoundError(f"importing {path}: no such file or folder")
-        try:
-            entries = sorted(path.iterdir())
-        except OSError as error:
-            raise BadSource(path, error.strerror or str(error)) from error
+        entries = sorted(path.iterdir())
         if len(entries) > MAX_ENTRIES:
             raise InputError(f"importing {path}: it has more than {MAX_ENTRIES} files")
         _refuse_others(path)
@@ -86,7 +87,8 @@ def import_files(
     Raises: BadGguf, BuildError where they make no model; DigestMismatch where one is damaged; BadSource,
         SourceChanged, and what the store raises. Then no tag has changed.
     """
-    size = sum(files.files[path].stat().st_size for path in choice.files)
+    with readable(files.files[choice.weights[0]]):
+        size = sum(files.files[path].stat().st_size for path in choice.files)
     result = Imported(reference=reference, status=Status.POSSIBLE, size=size)
     if policy.dry_run:
         return result
@@ -124,11 +126,8 @@ def _texts(files: LocalFiles, choice: Choice) -> dict[str, bytes]:
         path = files.files.get(f"{folder}{slash}{name}") or files.files.get(name)
         if path is None:
             continue
-        try:
-            with path.open("rb") as file:
-                data = file.read(MAX_TEXT + 1)
-        except OSError as error:
-            raise BadSource(path, error.strerror or str(error)) from error
+        with readable(path), path.open("rb") as file:
+            data = file.read(MAX_TEXT + 1)
         if len(data) <= MAX_TEXT:
             found[name] = data
     return found

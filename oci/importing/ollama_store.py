@@ -26,7 +26,7 @@ from ..progress import ProgressSink, ignore_progress
 from ..reference import Reference
 from ..store import Store
 from ..store.disk import open_regular
-from .imported import TAKEN, FileImporter, Imported, ImportPolicy, Status, is_taken
+from .imported import TAKEN, FileImporter, Imported, ImportPolicy, Status, is_taken, readable
 
 MAX_MODELS = 10_000
 
@@ -46,13 +46,15 @@ class OllamaStore:
     root: Path
 
     def models(self) -> list[OllamaModel]:
-        """All that have a name, in order. Raises: NotFoundError where it is no such store."""
-        if not (self.root / "manifests").is_dir():
-            raise NotFoundError(
-                f"importing from Ollama: {self.root} is not the folder of its models",
-                hint="name it with --from; it has the folders blobs and manifests",
-            )
-        return list(self._walk())
+        """All that have a name, in order. Raises: NotFoundError where it is no such store; BadSource."""
+        with readable(self.root):
+            if not (self.root / "manifests").is_dir():
+                raise NotFoundError(
+                    f"importing from Ollama: {self.root} is not the folder of its models",
+                    hint="name it with --from; it has the folders blobs and manifests",
+                )
+            os.scandir(self.root / "manifests").close()  # what is closed to us is not empty
+            return list(self._walk())
 
     def select(self, wanted: Sequence[Reference]) -> list[OllamaModel]:
         """Those of these names. Raises: NotFoundError for the first that is not there."""
