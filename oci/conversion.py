@@ -17,11 +17,13 @@ from .canonical import canonical_json
 from .descriptor import Descriptor
 from .dialects import docker, kit, modelcar, modelpack, ollama
 from .dialects.dialect import Content, Dialect, Written
+from .dialects.packing import Packing, packing_of
+from .dialects.reading import packed_layers
 from .gguf.header import GgufHeader
 from .gguf.reader import read_header
 from .layer import FIXED_PATHS, Layer, Role
 from .manifest import Manifest
-from .media_type import CREATED, OCTET_STREAM
+from .media_type import CREATED, OCI_CONFIG, OCI_EMPTY, OCTET_STREAM
 from .model import Model, read_model
 from .store import Store
 
@@ -35,8 +37,8 @@ _WRITERS: Mapping[Dialect, Callable[[Content, Store], Written]] = {
 
 
 def convert(store: Store, manifest: Manifest, dialect: Dialect) -> Written:
-    """The model of ``manifest`` in a dialect: as it is where it is in that already. The caller holds a lease
-    of the store, or what is made may be swept before it is tagged.
+    """The model of ``manifest`` in a dialect; as it is, where it is in that already, as we write it. The
+    caller holds a lease of the store, or what is made may be swept before it is tagged.
 
     The same model gives the same manifest, on any machine.
 
@@ -44,11 +46,35 @@ def convert(store: Store, manifest: Manifest, dialect: Dialect) -> Written:
         have it; BlobNotFound, DigestMismatch, and what else the store raises.
     """
     model = read_model(store, manifest)
-    if model.dialect is dialect:
+    if model.dialect is dialect and _is_plain(manifest):
         return Written(manifest)
     written = _WRITERS[dialect](content_of(model), store)
     store.put_manifest(written.manifest)
-    return written
+    return replace(written, left_out=(*_not_understood(model), *written.left_out))
+
+
+def _is_plain(manifest: Manifest) -> bool:
+    """Whether nothing would be gained by writing it anew in its own dialect: it has a config, and layers are
+    files as they are or, in images, archives that are not compressed."""
+    packings = {packing_of(layer.media_type) for layer in packed_layers(manifest)}
+    allowed = {Packing.TAR} if manifest.config.media_type == OCI_CONFIG else set()
+    return packings <= allowed and manifest.config.media_type != OCI_EMPTY
+
+
+def _not_understood(model: Model) -> list[str]:
+    """What of a model has no meaning here, so that no writer can have it."""
+    notes = []
+    unknown = [layer for layer in model.of(Role.OTHER) if not layer.filepath or _is_archive(layer)]
+    if unknown:
+        types = ", ".join(sorted({layer.descriptor.media_type for layer in unknown}))
+        notes.append(f"{len(unknown)} layers that are not understood ({types})")
+    if len(model.adapters) > 1:
+        notes.append(f"all adapters but the last, of {len(model.adapters)}")
+    return notes
+
+
+def _is_archive(layer: Layer) -> bool:
+    return packing_of(layer.descriptor.media_type) is not Packing.RAW
 
 
 def content_of(model: Model) -> Content:

@@ -107,7 +107,8 @@ def _pull_from_hub(store: Store, client: RegistryClient, reference: Reference, r
         sleep=run.crew.sleep,
         on_busy=run.slots.fewer,
     )
-    manifest = pull_from_hub(store, hub, reference, functools.partial(_fetch_files, store, run))
+    fetch = functools.partial(_fetch_files, store, run)
+    manifest = pull_from_hub(store, hub, reference, fetch, run.report)
     run.report(Progress("writing manifest"))
     store.tag(reference, store.put_manifest(manifest))
     run.report(Progress("success"))

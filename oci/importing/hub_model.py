@@ -23,6 +23,7 @@ from ..digest import Digest
 from ..errors import BadDigest, DigestMismatch
 from ..manifest import Manifest
 from ..media_type import OCTET_STREAM
+from ..progress import Progress, ProgressSink, ignore_progress
 from ..reference import Reference
 from ..registry.errors import RegistryError, RemoteModelNotFound
 from ..registry.settings import HUB_HOSTS
@@ -55,7 +56,13 @@ def is_for_hub(reference: Reference, error: RegistryError) -> bool:
     return reference.registry in HUB_HOSTS and reference.digest is None and error.status == 400
 
 
-def pull_from_hub(store: Store, hub: WebFiles, reference: Reference, fetch: Fetch) -> Manifest:
+def pull_from_hub(
+    store: Store,
+    hub: WebFiles,
+    reference: Reference,
+    fetch: Fetch,
+    progress: ProgressSink = ignore_progress,
+) -> Manifest:
     """Bring a model into the store, and write it down as ModelPack; the caller holds a lease, and tags it.
 
     The tag means a quantisation, in any case, or a file.
@@ -63,8 +70,12 @@ def pull_from_hub(store: Store, hub: WebFiles, reference: Reference, fetch: Fetc
     Raises: RemoteModelNotFound, RegistryDenied, RegistryError; NoGguf, UnclearChoice; NotSigned where a
         signature is required, since nobody signs files; BadGguf, DigestMismatch, and what the store raises.
     """
-    if hub.settings.signatures.rule_for(reference).mode is Mode.REQUIRE:
-        raise NotSigned(reference.display, "", hint="files at Hugging Face's Hub have no signatures")
+    mode = hub.settings.signatures.rule_for(reference).mode
+    unsigned = NotSigned(reference.display, "", hint="files at Hugging Face's Hub have no signatures")
+    if mode is Mode.REQUIRE:
+        raise unsigned
+    if mode is Mode.WARN:
+        progress(Progress(f"warning: {unsigned.message}"))
     files = {file.path: file for file in list_files(hub, reference)}
     place = f"{reference.registry}/{reference.repository}"
     choice = choose_gguf(files, reference.tag, place)

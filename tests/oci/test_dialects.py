@@ -24,6 +24,7 @@ from lading.oci.conversion import convert
 from lading.oci.descriptor import Descriptor
 from lading.oci.dialects.dialect import Dialect, Written
 from lading.oci.dialects.ollama import NotOneFile
+from lading.oci.dialects.packing import Packing, packing_of
 from lading.oci.digest import Digest
 from lading.oci.errors import BlobNotFound
 from lading.oci.layer import Role
@@ -469,8 +470,11 @@ def test_models_of_others_that_are_packed(store: Store, foreign: Foreign) -> Non
         with store.open_blob(layer.digest) as blob:
             assert Digest.of(blob.read()) == layer.digest
     with store.lease():
-        native = convert(store, manifest, Dialect.MODELPACK).manifest
-    assert facets(read_model(store, native))["params"] == {"num_ctx": 64}
+        result = convert(store, manifest, Dialect.MODELPACK)
+    native = read_model(store, result.manifest)
+    assert {packing_of(layer.media_type) for layer in result.manifest.layers} == {Packing.RAW}
+    assert (native.system(), native.params()) == ("Hi.", {"num_ctx": 64})
+    assert len(result.left_out) == sum("dataset" in kind for kind, _ in foreign.layers)
 
 
 def test_a_layer_is_assembled_from_any_place(store: Store) -> None:
