@@ -57,6 +57,17 @@ def skopeo(*arguments: str) -> Figures:
     return timed(["skopeo", "copy", "-q", *arguments])
 
 
+def empty_store(root: Path) -> None:
+    from lading.oci.store import Store
+
+    store = Store.open(root)
+    for tag in store.tags():
+        store.untag(tag.reference)
+    for _, digest in store.layout.iter_blob_files():
+        if digest is not None:
+            store.discard(digest)
+
+
 class CountingProxy:
     """Hands on TCP connections to ``host``, counting what comes from the client."""
 
@@ -128,8 +139,10 @@ class Bench:
         shutil.rmtree(self.folder / "there")
 
     def on_an_empty_registry(self, push: Callable[[], Figures]) -> Figures:
-        # The registry keeps no list of what it has in memory, so its files can be taken away.
-        shutil.rmtree(self.registry_root / "docker", ignore_errors=True)
+        # Neither registry keeps a list of what it has in memory.
+        shutil.rmtree(self.registry_root / "data" / "docker", ignore_errors=True)
+        if (self.registry_root / "oci-layout").exists():
+            empty_store(self.registry_root)
         os.sync()  # what the step before left to be written is not this one's business
         return push()
 
@@ -149,7 +162,7 @@ class Bench:
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Figures]:
     """The median of every figure, by what was done."""
     with start_registry(options.registry, folder / "registry") as host:
-        bench = Bench(folder, host, folder / "registry" / "data", options.size * MIB)
+        bench = Bench(folder, host, folder / "registry", options.size * MIB)
         bench.run(options.rounds, second_tag=True)
     return {
         what: {key: statistics.median(figures[key] for figures in rounds) for key in rounds[0]}
