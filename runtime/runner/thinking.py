@@ -85,6 +85,7 @@ class _State(Enum):
     THINKING = auto()
     AFTER_CLOSING = auto()
     CONTENT = auto()
+    AFTER_ANSWER = auto()
 
 
 class ThinkingSplitter:
@@ -113,7 +114,7 @@ class ThinkingSplitter:
     def finish(self) -> list[Piece]:
         """What was held back in case it became a tag."""
         text, self._held = self._held, ""
-        if not text or self._state in (_State.AFTER_OPENING, _State.AFTER_CLOSING):
+        if not text or self._state in (_State.AFTER_OPENING, _State.AFTER_CLOSING, _State.AFTER_ANSWER):
             return [Content(text)] if text.strip() else []  # else the white space beside a tag
         return [Thought(text) if self._state is _State.THINKING else Content(text)]
 
@@ -133,6 +134,10 @@ class ThinkingSplitter:
                 return self._after_closing()
             case _State.CONTENT:
                 return self._content(pieces)
+            case _State.AFTER_ANSWER:
+                if self._held.strip():
+                    self._state = _State.CONTENT
+                return bool(self._held.strip())
 
     def _start(self) -> bool:
         text = self._held.lstrip()
@@ -185,9 +190,10 @@ class ThinkingSplitter:
         text, tag, rest = self._held.partition(self.tags.answer_closing)
         if tag:
             pieces.append(Content(text.rstrip()))
-            self._held = rest if rest.strip() else ""
+            self._held = rest
             self._in_answer_tags = False
-            return bool(self._held)
+            self._state = _State.AFTER_ANSWER
+            return True
         visible = text[: len(text) - overlap(text, self.tags.answer_closing)].rstrip()
         pieces.append(Content(visible))
         self._held = text[len(visible) :]

@@ -13,7 +13,7 @@ from lading.runtime.protocol import TokenLogprob
 from lading.runtime.runner.answer import Call, Content, Piece, Thought, merged
 from lading.runtime.runner.output import AnswerReader
 from lading.runtime.runner.stops import StopMatcher
-from lading.runtime.runner.thinking import ThinkingSplitter, ThinkingTags
+from lading.runtime.runner.thinking import GRANITE, ThinkingSplitter, ThinkingTags
 from lading.runtime.runner.thinking import tags_of_template as thinking_tags
 from lading.runtime.runner.tool_formats.parser import ToolCallParser
 from lading.runtime.runner.tool_formats.registry import FORMATS
@@ -140,8 +140,92 @@ def test_thoughts_do_not_depend_on_chunks(sizes: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("tags", "text", "pieces"),
+    [
+        pytest.param(
+            GRANITE,
+            "<think>hm</think>\n<response>\nyes\n</response>\n",
+            [Thought("hm"), Content("yes")],
+            id="answer between tags",
+        ),
+        pytest.param(GRANITE, "<think>hm</think> yes", [Thought("hm"), Content("yes")], id="answer without"),
+        pytest.param(GRANITE, "<response>yes</response>", [Content("yes")], id="no thought"),
+        pytest.param(
+            GRANITE, "<response>a</response> b", [Content("a b")], id="text behind the answer is not lost"
+        ),
+        pytest.param(GRANITE, "<think>hm</think><resp", [Thought("hm"), Content("<resp")], id="half a tag"),
+        pytest.param(
+            GRANITE, "<response>a</respo", [Content("a</respo")], id="half a closing tag of an answer"
+        ),
+        pytest.param(GRANITE, "<thing> is", [Content("<thing> is")], id="another tag"),
+        pytest.param(
+            ThinkingTags("Here is my thought process:", "Here is my response:", is_prose=True),
+            "Here is my thought process:\n\nHm. Here is what\n\nHere is my response:\n\nYes.",
+            [Thought("Hm. Here is what"), Content("Yes.")],
+            id="tags in words",
+        ),
+        pytest.param(
+            ThinkingTags("Steps:", "[BEGIN]", answer_closing="[END]"),
+            "Steps: a\n[BEGIN] b\n[END]",
+            [Thought("a"), Content("b")],
+            id="an end without a beginning",
+        ),
+        pytest.param(
+            ThinkingTags("<|channel>thought", "<channel|>"),
+            "<|channel>thought\nhm<channel|>yes",
+            [Thought("hm"), Content("yes")],
+            id="a channel",
+        ),
+    ],
+)
+def test_thoughts_of_other_formats_wherever_they_are_cut(
+    tags: ThinkingTags, text: str, pieces: list[Piece]
+) -> None:
+    for chunks in ([text], list(text), *([text[:at], text[at:]] for at in range(1, len(text)))):
+        splitter = ThinkingSplitter(tags)
+        found = [piece for chunk in chunks for piece in splitter.push(chunk)]
+        assert merged([*found, *splitter.finish()]) == pieces, chunks
+
+
+@given(
+    parts=st.lists(
+        st.sampled_from(["<think>", "</think>", "<response>", "</response>", "w", "<", "/", " ", "\n"]),
+        max_size=12,
+    ),
+    size=st.integers(1, 7),
+)
+def test_no_word_beside_thoughts_is_lost(parts: list[str], size: int) -> None:
+    text = "".join(parts)
+    for tags in (THINK, GRANITE):
+        for primed in (False, True):
+            splitter = ThinkingSplitter(tags, primed=primed)
+            found = [p for at in range(0, len(text), size) for p in splitter.push(text[at : at + size])]
+            said = "".join(
+                piece.text for piece in [*found, *splitter.finish()] if not isinstance(piece, Call)
+            )
+            assert said.count("w") == text.count("w")
+            dropped = len("".join(text.split())) - len("".join(said.split()))
+            assert dropped <= sum(
+                len(tag) for tag in (tags.opening, tags.closing, tags.answer_opening, tags.answer_closing)
+            )
+
+
+def test_thoughts_that_nobody_asked_for_are_hidden_and_counted() -> None:
+    reader = AnswerReader([], ThinkingSplitter(THINK), hermes(), hides_thoughts=True)
+    assert read(reader, [b"<think>", b"hm", b"</think>", b"yes"]) == [Content("yes")]
+    assert reader.thinking_tokens == 3
+
+
+@pytest.mark.parametrize(
     ("template", "opening"),
-    [("{{ '<think>' }}…</think>", "<think>"), ("[THINK][/THINK]", "[THINK]"), ("{{ messages }}", None)],
+    [
+        ("{{ '<think>' }}…</think>", "<think>"),
+        ("[THINK][/THINK]", "[THINK]"),
+        ("{{ messages }}", None),
+        ("between <think></think>, then <response></response>", "<think>"),
+        ("<response>{{ result }}</response>", None),
+        ("Here is my thought process: … Here is my response:", "Here is my thought process:"),
+    ],
 )
 def test_thinking_tags_are_seen_in_the_template(template: str, opening: str | None) -> None:
     tags = thinking_tags(template)
