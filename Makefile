@@ -2,13 +2,14 @@
 
 PYTHON ?= python3
 VENV   := .venv
+CLIENTS := .venv-clients
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 # llama.cpp is compiled on the first install; use every core for it.
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format fuzz bench serving system clean
+.PHONY: help venv clients demo test lint format fuzz bench serving system clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,10 +32,22 @@ $(VENV)/.dev: $(VENV)/.runtime tests/requirements-no-deps.txt
 	@$(PIP) install --quiet --no-deps --requirement tests/requirements-no-deps.txt
 	@touch $@
 
+# Frameworks that the tests run unchanged, in an environment of their own: they and we need not agree on
+# versions. Without Node.js, or where its registry cannot be reached, those of JavaScript skip.
+clients: $(CLIENTS)/.done ## install the client libraries that the tests run
+
+$(CLIENTS)/.done: tests/clients/requirements.txt tests/clients/node/package.json
+	@test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	@if command -v npm >/dev/null; then \
+	  npm install --prefix tests/clients/node --no-package-lock --no-audit --no-fund --loglevel=error >/dev/null || \
+	  echo "note: npm cannot install; tests with JavaScript clients will skip"; fi
+	@touch $@
+
 demo: $(VENV)/.runtime ## create, push, pull, serve and chat, as two machines would
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/quickstart/demo.sh
 
-test: $(VENV)/.dev system ## run the whole test suite
+test: $(VENV)/.dev $(CLIENTS)/.done system ## run the whole test suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # Programs from the system that some tests talk to. Installed where this is root on Debian; elsewhere
@@ -62,4 +75,4 @@ serving: $(VENV)/.dev ## speed of serving; SERVING="--llama-server PATH --peer N
 	$(BIN)/python benchmarks/serving.py --lading $(SERVING)
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS) tests/clients/node/node_modules build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
