@@ -84,8 +84,6 @@ def _parts(store: Store, tag: TaggedManifest) -> dict[Digest, int] | str:
         return parts
     except Unreadable as error:
         return error.cause.message
-    except StoreCorrupt as error:
-        return error.message
 
 
 def _reclaimable(store: Store) -> int | None:

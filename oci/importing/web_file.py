@@ -55,9 +55,11 @@ def import_url(
         has changed; what came of the file is kept, and the next attempt goes on there.
     """
     url = resolve(file.url, file.url)
-    origin = Origin.of(url)
-    # To the Hub itself, its token may go; to all other places, nothing.
-    name = urlsplit(url).path.strip("/") if origin == Origin.of(client.settings.hub) else ""
+    origin, name = Origin.of(url), ""
+    if origin == Origin.of(client.settings.hub):
+        # The address of the page about a file is what people copy. To the Hub, its token may go.
+        url = url.replace("/blob/", "/resolve/", 1)
+        name = urlsplit(url).path.strip("/")
     files = client.web_files(origin, name, {})
     facts = files.look(url)
     result = Imported(reference=reference, status=Status.POSSIBLE, size=facts.size)

@@ -6,7 +6,7 @@ import errno
 import os
 
 from ..digest import Digest
-from ..errors import BlobNotFound, DigestMismatch, SizeMismatch, StoreCorrupt
+from ..errors import BlobNotFound, DigestMismatch, SizeMismatch
 from .contents import find_assembled, hash_assembled, is_marked, mark_contents
 from .disk import open_regular, translating
 from .hashing import hash_file
@@ -87,10 +87,7 @@ def is_intact(layout: StoreLayout, digest: Digest, size: int | None) -> bool:
 
 
 def _is_assembled_intact(layout: StoreLayout, digest: Digest, size: int | None) -> bool:
-    try:
-        contents = find_assembled(layout, digest)
-    except StoreCorrupt:
-        return False
+    contents = find_assembled(layout, digest)
     if contents is None or (size is not None and size != contents.size):
         return False
     if not all(is_intact(layout, file.digest, file.size) for file in contents.files):

@@ -125,12 +125,19 @@ def find_contents(layout: StoreLayout, digest: Digest) -> LayerContents | None:
 
 
 def find_assembled(layout: StoreLayout, digest: Digest) -> LayerContents | None:
-    """The record of a layer that can be assembled: it has gaps, and all files are there.
-
-    Raises: StoreCorrupt, StoreFailure.
+    """The record of a layer that can be assembled: it has gaps, and all files are there. A damaged record is
+    as good as none: whoever needs the layer brings it again. Raises: StoreFailure.
     """
-    found = find_contents(layout, digest)
-    return found if found is not None and found.gaps is not None and has_files(layout, found) else None
+    found = find_complete(layout, digest)
+    return found if found is not None and found.gaps is not None else None
+
+
+def find_complete(layout: StoreLayout, digest: Digest) -> LayerContents | None:
+    """The record of a layer all of whose files are there; None where it is damaged. Raises: StoreFailure."""
+    with suppress(StoreCorrupt):
+        found = find_contents(layout, digest)
+        return found if found is not None and has_files(layout, found) else None
+    return None
 
 
 def find_same(

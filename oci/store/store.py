@@ -49,9 +49,8 @@ from .contents import (
     LayerContents,
     PackedFile,
     find_assembled,
-    find_contents,
+    find_complete,
     find_same,
-    has_files,
     hash_assembled,
     write_contents,
 )
@@ -197,12 +196,9 @@ class Store:
     # What is packed in layers
 
     def contents(self, digest: Digest) -> LayerContents | None:
-        """What is packed in a layer, as far as it was unpacked and all of it is there.
-
-        Raises: StoreCorrupt.
-        """
-        found = find_contents(self._layout, digest)
-        if found is None or not has_files(self._layout, found):
+        """What is packed in a layer, where it was unpacked and all of it is there."""
+        found = find_complete(self._layout, digest)
+        if found is None:
             return None
         self._touch(digest, *(file.digest for file in found.files))
         return found

@@ -84,7 +84,7 @@ def test_pulled_from_hugging_face(lading: Lading) -> None:
         assert "HF_TOKEN" in anonymous.fails(4, "pull", "hf.co/org/closed:Q8_0")
         known = Lading(lading.home, {"LADING_HUB": hub.url, "HF_TOKEN": hub.token})
         assert known.ok("pull", "hf.co/org/closed:Q8_0", "-q").startswith("hf.co/org/closed:Q8_0@sha256:")
-        url = f"{hub.url}/org/one/resolve/main/tiny.gguf"
+        url = f"{hub.url}/org/one/blob/main/tiny.gguf"  # the page about it
         digest = hashlib.sha256(TINY_CHAT.read_bytes()).hexdigest()
         assert known.ok("import", url, "--sha256", digest, "-q") == "tiny:latest\n"
         assert all(seen.authorization is None for seen in hub.storage.seen)

@@ -18,7 +18,6 @@ from registry_clients import impatient_client
 from registry_server import INSTALLED, WHY_NOT, RunningRegistry, running_registry
 from tarmaker import make_tar
 
-from lading.modelfile.errors import LadingError
 from lading.oci.canonical import canonical_json, strict_json
 from lading.oci.conversion import convert
 from lading.oci.descriptor import Descriptor
@@ -26,7 +25,7 @@ from lading.oci.dialects.dialect import Dialect, Written
 from lading.oci.dialects.ollama import NotOneFile
 from lading.oci.dialects.packing import Packing, packing_of
 from lading.oci.digest import Digest
-from lading.oci.errors import BlobNotFound
+from lading.oci.errors import BlobNotFound, StoreCorrupt
 from lading.oci.layer import Role
 from lading.oci.manifest import Manifest
 from lading.oci.model import Model, read_model
@@ -536,12 +535,18 @@ def test_damaged_records_are_found_and_taken_away(store: Store, record: bytes) -
     read_model(store, manifest)
     path = store.layout.contents_of(manifest.layers[1].digest)
     path.write_bytes(record)
-    with pytest.raises(LadingError):
+    with pytest.raises(BlobNotFound):
         read_model(store, manifest)
+    with pytest.raises(StoreCorrupt):
+        store.gc()  # nobody knows which blobs it needs
     assert [problem.subject for problem in store.fsck(repair=True).problems] == [
         str(manifest.layers[1].digest)
     ]
     assert not path.exists()
+    path.write_bytes(record)
+    put(store, FOREIGN["KServe's modelcar"])  # as a pull does
+    assert read_model(store, manifest).system() == "Hi."
+    assert store.fsck().clean
 
 
 def test_a_record_that_tells_other_bytes_is_not_believed(store: Store) -> None:
