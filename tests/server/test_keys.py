@@ -21,8 +21,10 @@ import pytest
 from command import Lading
 from live_server import LiveServer, build_model, free_port, running_server
 
-from lading.server.access.api_key import ApiKey, KeyFile, key_of
+from lading.server.access.api_key import ApiKey, BadKey, KeyFile, key_of
+from lading.server.access.exposure import Exposed, require_protection
 from lading.server.access.role import Role
+from lading.server.settings import ServerSettings, TlsSettings
 
 SECRETS = {role: f"lading_{role}-{'x' * 30}" for role in Role}
 GIVEN = "a-key-from-the-settings-0123"
@@ -330,7 +332,6 @@ def test_skopeo_logs_in_pulls_and_pushes(locked: LiveServer, tmp_path: Path) -> 
 def test_our_own_commands_send_the_key_of_the_settings(locked: LiveServer, tmp_path: Path) -> None:
     mine = {"LADING_HOST": f"127.0.0.1:{locked.port}"}
     stranger = Lading(tmp_path / "home", mine)
-    assert "an API key is needed" in stranger.fails(4, "ps")
     assert "an API key is needed" in stranger.fails(4, "run", "tiny", "hello")
     friend = Lading(tmp_path / "home", mine | {"LADING_API_KEY": SECRETS[Role.INFER]})
     assert "NAME" in friend.ok("ps")
@@ -343,35 +344,54 @@ def test_our_own_commands_send_the_key_of_the_settings(locked: LiveServer, tmp_p
 # A server that listens to a network
 
 
+KEYED = {"api_key": GIVEN}
+WITH_TLS = {"tls": TlsSettings(cert=Path("c"), key=Path("k"))}
+MUTUAL = {"tls": TlsSettings(cert=Path("c"), key=Path("k"), client_ca=Path("a"))}
+
+
 @pytest.mark.parametrize(
-    ("flags", "missing"),
+    ("host", "settings", "missing"),
     [
-        ([], "API keys"),
-        (["--behind-proxy"], "API keys"),
-        (["--tls-cert", "a.pem"], "certificate and its key"),
+        ("127.0.0.1", {}, None),
+        ("localhost", {}, None),
+        ("::1", {}, None),
+        ("0.0.0.0", {}, "API keys"),
+        ("::", {}, "API keys"),
+        ("192.168.1.5", {}, "API keys"),
+        ("models.example", {}, "API keys"),
+        ("0.0.0.0", {"behind_proxy": True}, "API keys"),
+        ("0.0.0.0", WITH_TLS, "API keys"),
+        ("0.0.0.0", KEYED, "TLS"),
+        ("0.0.0.0", KEYED | WITH_TLS, None),
+        ("0.0.0.0", KEYED | {"behind_proxy": True}, None),
+        ("0.0.0.0", MUTUAL, None),
+        ("0.0.0.0", {"insecure_no_auth": True}, None),
     ],
     ids=str,
 )
-def test_without_keys_nothing_listens_to_a_network(lading: Lading, flags: list[str], missing: str) -> None:
-    for command in ("serve", "registry"):
-        text = lading.fails(2, command, "--listen", f"0.0.0.0:{free_port()}", *flags)
-        assert missing in text and "hint: " in text
+def test_what_a_server_needs_to_listen_to_a_network(
+    tmp_path: Path, host: str, settings: dict[str, Any], missing: str | None
+) -> None:
+    wanted = ServerSettings(store_root=tmp_path, host=host, **settings)
+    if missing is None:
+        require_protection(wanted)
+    else:
+        with pytest.raises(Exposed, match=missing):
+            require_protection(wanted)
 
 
 def test_with_a_key_it_needs_tls_or_a_proxy_that_has_it(lading: Lading) -> None:
-    secret = lading.ok("apikey", "create", "ci", "--role", "pull,push").strip()
     port = free_port()
+    assert "API keys" in lading.fails(2, "serve", "--listen", f"0.0.0.0:{port}")
+    secret = lading.ok("apikey", "create", "ci", "--role", "pull,push").strip()
     assert "TLS" in lading.fails(2, "registry", "--listen", f"0.0.0.0:{port}")
     flags = ("--listen", f"0.0.0.0:{port}", "--behind-proxy")
     with lading.background("registry", *flags, ready=f"http://127.0.0.1:{port}/livez"):
         assert httpx.get(f"http://127.0.0.1:{port}/v2/").status_code == 401
         assert httpx.get(f"http://127.0.0.1:{port}/v2/", headers=basic("ci", secret)).status_code == 200
-    short = Lading(lading.home, {"LADING_API_KEY": "short"})
-    assert "16 or more" in short.fails(1, "registry", "--listen", "127.0.0.1:0")
 
 
-def test_whoever_insists_may_serve_everybody(lading: Lading) -> None:
-    port = free_port()
-    flags = ("--listen", f"0.0.0.0:{port}", "--insecure-no-auth")
-    with lading.background("registry", *flags, ready=f"http://127.0.0.1:{port}/livez"):
-        assert httpx.get(f"http://127.0.0.1:{port}/v2/").status_code == 200
+def test_a_key_that_can_be_guessed_is_refused(tmp_path: Path) -> None:
+    for secret in ("short", "a" * 15, "with blanks in between", "mit Umläuten geschrieben"):
+        with pytest.raises(BadKey, match="16 or more"):
+            require_protection(ServerSettings(store_root=tmp_path, api_key=secret))
