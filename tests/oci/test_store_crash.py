@@ -17,12 +17,21 @@ from pathlib import Path
 import pytest
 from store_models import describe, make_manifest, put_model
 from store_oracle import assert_nothing_lost, snapshot
+from tarmaker import make_tar
 
+from lading.oci.dialects import modelcar
+from lading.oci.digest import Digest
 from lading.oci.errors import ModelNotFound
+from lading.oci.manifest import Manifest
+from lading.oci.media_type import OCI_CONFIG
 from lading.oci.reference import Reference
 from lading.oci.store import Store, SweepPolicy
+from lading.oci.unpacking import unpack_layers
 
-CALLS = ("open", "write", "fsync", "fchmod", "utime", "rename", "replace", "unlink", "mkdir", "ftruncate")
+CALLS = (
+    *("open", "write", "fsync", "fchmod", "utime", "rename", "replace", "unlink", "mkdir", "ftruncate"),
+    "link",
+)
 OLD, NEW = "registry.ollama.ai/library/old:latest", "registry.ollama.ai/library/new:latest"
 
 Work = Callable[[Store], object]
@@ -53,6 +62,32 @@ def import_file(store: Store) -> None:
     store.import_file(store.root.parent / "model.gguf")
 
 
+def link_file(store: Store) -> None:
+    """As importing from another program's store does; its file stays whole, whatever happens to us."""
+    path = store.root.parent / "model.gguf"
+    assert path.read_bytes() == b"model file" * 1000
+    store.import_file(path, link=True)
+
+
+def unpack(store: Store) -> None:
+    """As a pull of an image does: the layer comes, and gives way to the file in it."""
+    layer, config = make_tar({"models/model.gguf": b"packed weights" * 99}), b"{}"
+    manifest = Manifest.build(
+        config=describe(config, OCI_CONFIG), layers=[describe(layer, modelcar.LAYER_TYPE)]
+    )
+    with store.lease():
+        store.put_bytes(config)
+        with store.ingest(describe(layer), resume=True) as ingest:
+            if not ingest.present:
+                ingest.write(layer[ingest.offset :])
+            ingest.commit()
+        unpack_layers(store, manifest)
+        store.tag(Reference.parse("new"), store.put_manifest(manifest))
+    contents = store.contents(Digest.of(layer))
+    assert contents is not None and contents.gaps is not None
+    assert not store.layout.blob(contents.digest).exists()
+
+
 def remove(store: Store) -> None:
     with suppress(ModelNotFound):  # an earlier attempt came that far
         store.untag(Reference.parse("old"))
@@ -68,6 +103,8 @@ WORKS: dict[str, tuple[Work, tuple[str, ...]]] = {
     "replace a tag": (replace_tag, (OLD,)),
     "pull": (pull, (NEW,)),
     "import": (import_file, ()),
+    "link": (link_file, ()),
+    "unpack": (unpack, (NEW,)),
     "remove": (remove, (OLD,)),
     "sweep": (sweep, ()),
 }
