@@ -143,7 +143,8 @@ def _from_hub_cache(request: _Request, policy: ImportPolicy, progress: ProgressS
     cache = HubCache(request.folder or _hub_cache(request.session))
     files = cache.files(repository)
     choice = files.choose(wanted or None)
-    reference = request.reference(lambda: f"hf.co/{repository}:{wanted or choice.label}")
+    tag = re.sub(r"[^A-Za-z0-9_.-]+", "-", wanted or choice.label).strip("-.") or "latest"
+    reference = request.reference(lambda: f"hf.co/{repository}:{tag}")
     return import_files(request.session.store(), files, choice, reference, policy, progress)
 
 

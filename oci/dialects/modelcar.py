@@ -13,7 +13,7 @@ Source: OCI image-spec 1.1, config.md and layer.md; KServe, "modelcars"; RamaLam
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..canonical import canonical_json
@@ -51,7 +51,7 @@ def write(content: Content, store: Store) -> Written:
 def _layer(store: Store, layers: Sequence[Layer], *, link: str = "") -> Descriptor:
     """A tar layer with these files, as the store knows it from now on."""
     files = tuple(PackedFile(FOLDER + _path(layer), layer.digest, layer.size) for layer in layers)
-    contents = store.assemble(files, tuple(_gaps(files, link)))
+    contents = store.assemble(files, tuple(gaps_around(files, link)))
     return Descriptor(LAYER_TYPE, contents.digest, contents.size)
 
 
@@ -60,8 +60,9 @@ def _path(layer: Layer) -> str:
     return layer.filepath.rpartition("/")[2]
 
 
-def _gaps(files: Iterable[PackedFile], link: str) -> Iterable[bytes]:
-    """The bytes before, between and behind the files: headers and padding."""
+def gaps_around(files: Iterable[PackedFile], link: str) -> Iterator[bytes]:
+    """The bytes before, between and behind the files of a layer: headers and padding. ``link`` is where
+    MODEL_LINK leads; there is none where it is empty."""
     gap = _header(FOLDER, tarfile.DIRTYPE)
     if link:
         gap += _header(FOLDER + MODEL_LINK, tarfile.SYMTYPE, link=link)

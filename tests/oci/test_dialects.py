@@ -21,6 +21,7 @@ from tarmaker import make_tar
 from lading.oci.canonical import canonical_json, strict_json
 from lading.oci.conversion import convert
 from lading.oci.descriptor import Descriptor
+from lading.oci.dialects import modelcar
 from lading.oci.dialects.dialect import Dialect, Written
 from lading.oci.dialects.ollama import NotOneFile
 from lading.oci.dialects.packing import Packing, packing_of
@@ -30,10 +31,11 @@ from lading.oci.layer import Role
 from lading.oci.manifest import Manifest
 from lading.oci.model import Model, read_model
 from lading.oci.offline.archive import load, packing, save
+from lading.oci.offline.archive_reader import ArchiveReader
 from lading.oci.offline.image_layout import LayoutPlace, pull_from, push_to
 from lading.oci.reference import Reference
 from lading.oci.signing.policy import SignaturePolicy
-from lading.oci.store import Store, SweepPolicy
+from lading.oci.store import PackedFile, Store, SweepPolicy
 from lading.oci.transfer import pull, push
 from lading.oci.unpacking import BadLayer, unpacked
 
@@ -41,6 +43,7 @@ FULL = '''
 FROM ./m.gguf
 FROM ./vision.gguf
 ADAPTER ./lora.gguf
+DRAFT ./small.gguf
 PARAMETER temperature 0.5
 PARAMETER num_ctx 2048
 PARAMETER stop <end>
@@ -75,6 +78,7 @@ def stock(shelf: ModelShelf) -> ModelShelf:
         "m.gguf": WEIGHTS,
         "vision.gguf": make_projector(),
         "lora.gguf": make_adapter(),
+        "small.gguf": make_model(seed=5),
         "README.md": b"# Model\n",
         "notes.txt": b"notes",
         "chat_template.jinja": b"{% for m in messages %}{{ m.content }}{% endfor %}",
@@ -118,6 +122,7 @@ def facets(model: Model) -> dict[str, Any]:
         "weights": [layer.digest for layer in model.weights],
         "projector": model.projector.digest if model.projector else None,
         "adapters": [layer.digest for layer in model.adapters],
+        "draft": model.draft.digest if model.draft else None,
         "params": model.params(),
         "system": model.system(),
         "messages": model.messages(),
@@ -267,6 +272,24 @@ def test_what_each_dialect_looks_like(shelf: ModelShelf) -> None:
     assert names["models/m.gguf"] == WEIGHTS
     assert names["models/model.file"] == "m.gguf"
     assert names["models/system.txt"] == "You are terse. Ja, wirklich: ümlaut.".encode()
+
+
+def test_files_beyond_what_tar_can_say(tmp_path: Path) -> None:
+    """From 8 GiB on, the size does not fit into a header."""
+    size = (9 << 30) + 5
+    file = PackedFile("models/huge.gguf", Digest.of(b""), size)
+    head, tail = modelcar.gaps_around((file,), "huge.gguf")
+    path = tmp_path / "layer.tar"
+    with path.open("wb") as out:
+        out.write(head)
+        out.seek(size, io.SEEK_CUR)  # a hole
+        out.write(tail)
+    with tarfile.open(path) as archive:
+        names = {member.name: member.size for member in archive}
+    assert names == {"models": 0, "models/model.file": 0, "models/huge.gguf": size}
+    with path.open("rb") as layer:
+        found = {member.name: member.size for member in ArchiveReader(layer, passes_over=True).members()}
+    assert found["models/huge.gguf"] == size
 
 
 # to a registry and back
