@@ -105,6 +105,7 @@ def _limits(settings: Settings) -> Limits:
         header_s=parse_keep_alive_setting(str(settings["header_timeout"])),
         body_progress_s=parse_keep_alive_setting(str(settings["body_timeout"])),
         write_stall_s=parse_keep_alive_setting(str(settings["write_timeout"])),
+        request_s=parse_keep_alive_setting(str(settings["request_timeout"])),
         connections=settings["max_connections"],
         connections_per_ip=settings["max_connections_per_ip"],
     )

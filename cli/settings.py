@@ -277,6 +277,8 @@ SETTINGS: tuple[Setting, ...] = (
             meaning="in this time a body must bring a kilobyte"),
     Setting(name="write_timeout", parse=_duration, expected="a duration such as 60s", default="60s",
             meaning="how long a client may leave its socket full"),
+    Setting(name="request_timeout", parse=_duration, expected="a duration such as 10m", default="1h",
+            meaning="longest time that a model's answer may take, loading and waiting included"),
     Setting(name="max_connections", parse=_positive, expected="a whole number above 0", default=1024,
             meaning="connections of one web worker"),
     Setting(name="max_connections_per_ip", parse=_positive, expected="a whole number above 0", default=256,

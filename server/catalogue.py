@@ -127,14 +127,18 @@ class Catalogue:
         target = self._names.parse(destination)
         self._store.tag(target, self.find(source).descriptor)
 
-    def delete(self, name: str) -> None:
-        """Forget a name and free what nothing else needs. Raises: BadReference, ModelNotFound."""
+    def delete(self, name: str) -> int:
+        """Forget a name and free what nothing else needs; how many bytes that was.
+
+        Raises: BadReference, ModelNotFound.
+        """
         gone = self._store.untag(self.find(name).reference)
         forget_attachments(self._store, gone.reference, gone.descriptor.digest)
         try:
-            self._store.gc(policy=SweepPolicy(grace_s=UPLOAD_GRACE_S))
+            return self._store.gc(policy=SweepPolicy(grace_s=UPLOAD_GRACE_S)).freed
         except LadingError as error:  # the name is gone, as was asked; `lading gc` can free the rest
             log.warning("freeing blobs after a delete: %s", error)
+            return 0
 
     def facts(self, tagged: TaggedManifest) -> ModelFacts:
         """Raises: BadManifest, BadGguf, BlobNotFound, …"""

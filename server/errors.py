@@ -14,6 +14,7 @@
     └── RoleMissing        a key that does not allow this
     BusyError
     ├── TooManyRequests    a key has used up what it may
+    ├── TookTooLong        an answer's time was over before it was complete
     └── KeeperAway         the keeper process does not answer
 
 `problem_of` is the only place that turns an error into a status. Each dialect renders the `Problem` in its
@@ -118,6 +119,16 @@ class TooManyRequests(BusyError):
         self.wait_s = wait_s
 
 
+class TookTooLong(BusyError):
+    """An answer was not complete when its time was over; it was given up."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "answering: it took longer than the server allows",
+            hint="ask for less, or raise the server's setting request_timeout",
+        )
+
+
 class KeeperAway(BusyError):
     """The process that owns the models does not answer; it is being started again."""
 
@@ -145,6 +156,7 @@ TABLE: Sequence[Row] = (
     Row(RoleMissing, 403, "permission_denied"),
     Row(TooManyRequests, 429, "rate_limit_exceeded"),
     Row(QueueFull, 503, "queue_full"),
+    Row(TookTooLong, 503, "timeout"),
     Row(KeeperAway, 503, "keeper_away"),
     Row(NoSuchModel, 404, "model_not_found"),
     Row(ModelNotFound, 404, "model_not_found"),

@@ -26,6 +26,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 _FACTS = "lading.facts"
 _REQUEST_ID = "lading.request_id"
 _BEGAN = "lading.began"
+_LIMIT = "lading.request_s"
 _GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 MAX_HEADERS = 32 * 1024
@@ -68,6 +69,17 @@ def elapsed_s(scope: Scope) -> float:
     return time.monotonic() - float(scope.get(_BEGAN, time.monotonic()))
 
 
+def start_clock(scope: Scope, limit_s: float | None) -> None:
+    """A request's headers are there; its answer may take `limit_s`."""
+    scope[_BEGAN], scope[_LIMIT] = time.monotonic(), limit_s
+
+
+def left_s(scope: Scope) -> float | None:
+    """How long an answer may still take; None: as long as it wants."""
+    limit = scope.get(_LIMIT)
+    return None if limit is None else float(limit) - elapsed_s(scope)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """A request that is over."""
@@ -103,12 +115,15 @@ class Guard:
         origins: OriginRules,
         access_log: bool = True,
         watcher: Watcher | None = None,
+        request_s: float | None = None,
     ) -> None:
+        """`request_s`: how long a model's answer may take, from the request's headers on."""
         self._app = app
         self._hosts = hosts
         self._origins = origins
         self._access_log = access_log
         self._watcher = watcher
+        self._request_s = request_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -120,7 +135,7 @@ class Guard:
         headers = _first_values(scope)
         given = headers.get(b"x-request-id", b"")
         scope[_REQUEST_ID] = given.decode() if _GOOD_ID.fullmatch(given) else secrets.token_hex(8)
-        scope[_BEGAN] = time.monotonic()
+        start_clock(scope, self._request_s)
         watched = _Watched(receive, send, self._response_headers(scope, headers))
         if self._watcher is not None:
             self._watcher.request_began(scope["method"], scope["path"])

@@ -289,6 +289,7 @@ def _guarded(app: Any, settings: ServerSettings, watcher: Metrics | None = None)
         origins=OriginRules(settings.origins),
         access_log=settings.access_log,
         watcher=watcher,
+        request_s=settings.limits.request_s,
     )
 
 

@@ -79,6 +79,7 @@ COUNTED = (
     ),
     Definition("lading_pull_bytes_total", "counter", (), "bytes that `/api/pull` has fetched"),
     Definition("lading_push_bytes_total", "counter", (), "bytes that `/api/push` has brought to registries"),
+    Definition("lading_gc_removed_bytes_total", "counter", (), "bytes that deleting models has freed"),
     Definition(
         "lading_registry_bytes_total", "counter", ("direction",),
         "bytes of bodies at `/v2/`; `direction` is in or out",
@@ -169,6 +170,8 @@ class Metrics:
         if "transferred_bytes" in ended.facts and route in ("/api/pull", "/api/push"):
             name = f"lading_{route.removeprefix('/api/')}_bytes_total"
             made[name].inc(ended.facts["transferred_bytes"])
+        if "freed_bytes" in ended.facts:
+            made["lading_gc_removed_bytes_total"].inc(ended.facts["freed_bytes"])
         if _generates(operation):
             made["lading_active_streams"].dec()
             if ended.aborted:

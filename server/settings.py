@@ -24,6 +24,8 @@ class Limits:
     """Longest silence within a request body."""
     write_stall_s: float = 60.0
     """Longest time that a client may leave its socket full."""
+    request_s: float | None = 3600.0
+    """Longest time that a model's answer may take, loading and waiting included. None: any."""
     connections: int = 1024
     connections_per_ip: int = 256
     """Loopback is not counted: a proxy on the same machine speaks for many."""

@@ -6,6 +6,7 @@ the first token (no such model, a bad template, a full queue) still gets its pro
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -13,8 +14,8 @@ from typing import Generic, TypeVar
 
 from ..modelfile.errors import InternalError, LadingError
 from ..runtime.inference import Done, InferenceEvent
-from .errors import INTERNAL, Problem, problem_of
-from .guard import Scope, elapsed_s, facts_of, note
+from .errors import INTERNAL, Problem, TookTooLong, problem_of
+from .guard import Scope, elapsed_s, facts_of, left_s, note
 
 log = logging.getLogger("lading.server")
 
@@ -60,9 +61,12 @@ async def noted(
     events: AsyncGenerator[InferenceEvent, None], scope: Scope
 ) -> AsyncGenerator[InferenceEvent, None]:
     """The same events; the time of the first and the counters of the last go to the access log. Of several
-    answers to one request, the counters add up."""
+    answers to one request, the counters add up.
+
+    Raises: TookTooLong where the last has not come in time; what makes the events has been told to stop.
+    """
     try:
-        async for event in events:
+        async for event in _in_time(events, left_s(scope)):
             if isinstance(event, Done):
                 _add_counters(scope, event)
             elif "ttft_ms" not in facts_of(scope):
@@ -70,6 +74,21 @@ async def noted(
             yield event
     finally:
         await events.aclose()
+
+
+async def _in_time(
+    events: AsyncGenerator[InferenceEvent, None], seconds: float | None
+) -> AsyncIterator[InferenceEvent]:
+    end = None if seconds is None else asyncio.get_running_loop().time() + seconds
+    while True:
+        try:
+            async with asyncio.timeout_at(end):
+                event = await anext(events, None)
+        except TimeoutError:
+            raise TookTooLong from None
+        if event is None:
+            return
+        yield event
 
 
 def _add_counters(scope: Scope, done: Done) -> None:

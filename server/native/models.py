@@ -139,7 +139,7 @@ class Delete:
         model = required(request.model_name)
         try:
             with asked_for(model):
-                await asyncio.to_thread(self._catalogue.delete, model)
+                note(req.scope, freed_bytes=await asyncio.to_thread(self._catalogue.delete, model))
         except BadField as error:
             raise BadField(f'name "{model}" is invalid', field="model") from error
         resp.content_length = 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.client
 import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,24 @@ import pytest
 from live_server import LiveServer, build_model, running_server
 
 from lading.modelfile.errors import LadingError
+from lading.runtime.inference import InferenceEvent
+from lading.runtime.protocol import Text
 from lading.server.access.allowance import DEFAULT_AT_ONCE, Allowances
 from lading.server.access.api_key import key_of
-from lading.server.errors import TooManyRequests
-from lading.server.guard import MAX_HEADERS
+from lading.server.errors import TookTooLong, TooManyRequests
+from lading.server.guard import MAX_HEADERS, Scope, start_clock
 from lading.server.settings import Limits
+from lading.server.streaming import noted
 
 BODY = 4096
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """Takes bodies of four kibibytes."""
+    """Takes bodies of four kibibytes, and gives answers of models no time."""
     folder: Path = tmp_path_factory.mktemp("small")
     build_model(folder / "home", "tiny")
-    with running_server(folder / "home", folder, limits={"body": BODY}) as live:
+    with running_server(folder / "home", folder, limits={"body": BODY, "request_s": 1e-6}) as live:
         yield live
 
 
@@ -164,6 +168,47 @@ def test_a_log_has_one_line_for_each_request_whatever_is_in_it(small: LiveServer
     assert "\x1b" not in small.log and "\u2028" not in small.log
 
 
+def test_an_answer_whose_time_is_over_is_refused_in_every_dialect(small: LiveServer) -> None:
+    messages = [{"role": "user", "content": "Hi"}]
+    for stream in (False, True):
+        for path, body in (
+            ("/api/generate", {"prompt": "1"}),
+            ("/api/chat", {"messages": messages}),
+            ("/v1/completions", {"prompt": "1"}),
+            ("/v1/chat/completions", {"messages": messages}),
+            ("/v1/responses", {"input": "1"}),
+            ("/v1/messages", {"messages": messages, "max_tokens": 1}),
+        ):
+            answer = small.post(path, {"model": "tiny", "stream": stream, **body})
+            assert answer.status_code == 503 and "longer than the server allows" in answer.text, (
+                path,
+                answer.text,
+            )
+
+
+def test_an_answer_whose_time_runs_out_ends_with_an_error_and_is_given_up() -> None:
+    given_up = []
+
+    async def events() -> AsyncGenerator[InferenceEvent, None]:
+        try:
+            yield Text(id=0, text="first")
+            await asyncio.get_running_loop().create_future()  # for ever
+        finally:
+            given_up.append(True)
+
+    async def read() -> list[InferenceEvent]:
+        scope: Scope = {}
+        start_clock(scope, 0.01)
+        seen = []
+        with pytest.raises(TookTooLong):
+            async for event in noted(events(), scope):
+                seen.append(event)
+        return seen
+
+    assert [event.text for event in asyncio.run(read()) if isinstance(event, Text)] == ["first"]
+    assert given_up == [True]
+
+
 def test_the_defaults_are_those_of_the_documentation() -> None:
     text = (Path(__file__).parents[2] / "docs" / "server.md").read_text("utf-8")
     limits = Limits()
@@ -174,6 +219,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         (limits.write_stall_s, "write_timeout"),
     ):
         assert f"{seconds:.0f} s | `{setting}`" in text
+    assert limits.request_s == 3600 and "1 h | `request_timeout`" in text
     assert f"{limits.connections:,}; {limits.connections_per_ip} | `max_connections`" in text
     assert f"{DEFAULT_AT_ONCE} | `lading apikey create --at-once`" in text
     assert f"{MAX_HEADERS // 1024} KiB, 8,190 bytes, 64" in text
