@@ -349,6 +349,30 @@ DEEPSEEK_CALL = (
             [Content("<|tool_call>call:note{text:}<tool_call|>")],
             id="gemma 4: no value",
         ),
+        pytest.param(
+            "gemma-code",
+            '```tool_code\nnote(text="""a "(" b""")\nnote(text=\'it\\\'s (\'); note(text="")\n```',
+            [Call("note", {"text": 'a "(" b'}), Call("note", {"text": "it's ("}), Call("note", {"text": ""})],
+            id="gemma: strings of all kinds",
+        ),
+        pytest.param(
+            "lfm2",
+            "<|tool_call_start|>[note(text='a'), note(text='b'), no",
+            [Call("note", {"text": "a"}), Call("note", {"text": "b"}), Content(", no")],
+            id="lfm2: a list cut short",
+        ),
+        pytest.param(
+            "apriel",
+            '<tool_calls>[{"name": "note"}, {"name": "get_weather", "arguments": {"city": "Paris"}}, {"na',
+            [Call("note"), PARIS, Content(', {"na')],
+            id="apriel: a list cut short",
+        ),
+        pytest.param(
+            "json",
+            '[{"name": "note"}, 42] and so on',
+            [Call("note"), Content(", 42] and so on")],
+            id="a list with something else in it",
+        ),
         pytest.param("granite-3", '<|tool_call|>[{"name": "note", "arguments": {}}]', [Call("note")]),
         pytest.param("phi-4", '<|tool_call|>[{"name": "note"}]<|/tool_call|>', [Call("note")]),
         pytest.param("firefunction", 'functools[{"name": "note", "arguments": {}}]', [Call("note")]),
@@ -414,7 +438,7 @@ def test_calls_as_a_go_template_implies(tag: str, text: str, pieces: list[Piece]
         pytest.param(
             "<|channel|>analysis<|message|>A<|end|>"
             "<|start|>assistant<|channel|>analysis<|message|>B<|end|>"
-            '<|start|>assistant to=functions.get_weather<|channel|>commentary json<|message|>'
+            "<|start|>assistant to=functions.get_weather<|channel|>commentary json<|message|>"
             '{"city": "Paris"}'
             "<|call|>",
             [Thought("A\n\nB"), PARIS],

@@ -88,8 +88,11 @@ class Cursor:
             raise Mismatch
         return name.strip()
 
-    def balanced(self, quotes: str = '"', opening: str = "{[", closing: str = "}]") -> Wait:
-        """Read one value in brackets to its end; brackets in strings do not count.
+    def balanced(
+        self, quotes: str = '"', opening: str = "{[", closing: str = "}]", *, triple: bool = False
+    ) -> Wait:
+        """Read one value in brackets to its end; brackets in strings do not count. ``triple``: strings may
+        stand between three quotes, as in Python.
 
         Raises: Mismatch: no bracket stands here, one too many is closed, or the text ends before.
         """
@@ -98,7 +101,12 @@ class Cursor:
         while True:
             while at < len(self.text):
                 char = self.text[at]
-                at += 1
+                if triple and char in quotes and not escaped and len(quote) != 1:
+                    run = self.text[at : at + 3]
+                    if len(run) < 3 and run == char * len(run) and not self.ended:
+                        break  # one quote, or the first of three
+                    char = run if run == char * 3 else char
+                at += len(char)
                 if quote:
                     if escaped:
                         escaped = False
@@ -110,7 +118,7 @@ class Cursor:
                     depth += 1
                 elif depth == 0:
                     raise Mismatch
-                elif char in quotes:
+                elif char[0] in quotes:
                     quote = char
                 elif char in closing:
                     depth -= 1

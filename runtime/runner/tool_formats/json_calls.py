@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .cursor import Cursor, Mismatch, Wait
-from .tool_format import CallShape, FoundCall, OfferedTools, Reading
+from .tool_format import CallShape, Found, FoundCall, OfferedTools, Reading
 
 _FIRST_KEY = re.compile(r'[\s\[{]*"([^"\\]*)"')
 _BEFORE_KEY = re.compile(r'[\s\[{]*(?:"[^"\\]*)?')
@@ -91,16 +91,30 @@ class JsonCalls:
                 if not cursor.rest.startswith(("{", "[")):
                     cursor.at = start
                     return
+            found: Found = None
             try:
-                text = yield from cursor.balanced()
-                calls = json_calls(text, tools)
+                for found in read_json_calls(cursor, tools):
+                    yield found
             except Mismatch:
-                if first:
+                if first or found:
                     raise
                 cursor.at = start  # whatever it is, the calls before it were calls
                 return
-            yield calls
             first = False
+
+
+def read_json_calls(cursor: Cursor, tools: OfferedTools) -> Reading:
+    """Read a call, or a list of calls, each of which is passed on as soon as it is whole."""
+    if not cursor.rest.startswith("["):
+        yield json_call(json_value((yield from cursor.balanced())), tools)
+        return
+    cursor.at += 1
+    while True:
+        yield from cursor.blank()
+        yield json_call(json_value((yield from cursor.balanced())), tools)
+        yield from cursor.blank()
+        if (yield from cursor.must(",", "]")) == "]":
+            return
 
 
 def _expect_call(cursor: Cursor, tools: OfferedTools) -> Wait:
@@ -116,20 +130,10 @@ def _expect_call(cursor: Cursor, tools: OfferedTools) -> Wait:
         yield None
 
 
-def json_calls(text: str, tools: OfferedTools) -> list[FoundCall]:
-    """The calls that a JSON text stands for. Raises: Mismatch: anything in it is not a call."""
-    value = json_value(text)
-    items = value if isinstance(value, list) else [value]
-    calls = [call for item in items if (call := json_call(item, tools))]
-    if not calls or len(calls) != len(items):
-        raise Mismatch
-    return calls
-
-
-def json_call(value: object, tools: OfferedTools) -> FoundCall | None:
-    """The call that a JSON value stands for, whichever of the usual keys it uses."""
+def json_call(value: object, tools: OfferedTools) -> FoundCall:
+    """The call that a JSON value stands for, whichever of the usual keys it uses. Raises: Mismatch."""
     if not isinstance(value, Mapping):
-        return None
+        raise Mismatch
     inner = value.get("function")
     if isinstance(inner, Mapping):
         value = inner
@@ -137,15 +141,18 @@ def json_call(value: object, tools: OfferedTools) -> FoundCall | None:
     if not isinstance(name, str):
         return _keyed_call(value, tools)
     arguments = arguments_of(next((value[key] for key in _ARGUMENTS if key in value), {}))
-    return FoundCall(name, arguments) if arguments is not None else None
+    if arguments is None:
+        raise Mismatch
+    return FoundCall(name, arguments)
 
 
-def _keyed_call(value: Mapping[str, Any], tools: OfferedTools) -> FoundCall | None:
+def _keyed_call(value: Mapping[str, Any], tools: OfferedTools) -> FoundCall:
     """``{"get_weather": {"city": "Paris"}}``"""
-    if len(value) != 1:
-        return None
-    ((name, arguments),) = value.items()
-    return FoundCall(name, arguments) if name in tools and isinstance(arguments, dict) else None
+    if len(value) == 1:
+        ((name, arguments),) = value.items()
+        if name in tools and isinstance(arguments, dict):
+            return FoundCall(name, arguments)
+    raise Mismatch
 
 
 def arguments_of(value: object) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from .cursor import Cursor, Mismatch
-from .json_calls import arguments_of, json_calls, json_value
+from .json_calls import arguments_of, json_value, read_json_calls
 from .tool_format import CallShape, FoundCall, OfferedTools, Reading
 
 _NUMBER = re.compile(r":\d+\Z")
@@ -140,7 +140,7 @@ class MistralCalls:
     def read(self, cursor: Cursor, opening: str, tools: OfferedTools) -> Reading:
         yield from cursor.blank()
         if cursor.rest.startswith(("[", "{")):
-            yield json_calls((yield from cursor.balanced()), tools)
+            yield from read_json_calls(cursor, tools)
             return
         name = yield from cursor.word("[CALL_ID]", "[ARGS]", "{")
         if (yield from cursor.maybe("[CALL_ID]", "[ARGS]")) == "[CALL_ID]":

@@ -54,13 +54,22 @@ class PythonCalls:
         )
 
     def read(self, cursor: Cursor, opening: str, tools: OfferedTools) -> Reading:
-        if opening == self.opening and opening:
-            code = yield from cursor.until(self.closing, most=_MAX_CODE)
-            yield from cursor.must(self.closing)
-        else:
+        yield from cursor.blank()
+        is_list = bool((yield from cursor.maybe("[")))
+        while True:
             yield from cursor.blank()
-            code = yield from cursor.balanced("'\"", "([{", ")]}")
-        yield python_calls(code, tools)
+            name = yield from cursor.word("(")
+            arguments = yield from cursor.balanced("'\"", "([{", ")]}", triple=True)
+            yield python_calls(name + arguments, tools)
+            yield from cursor.blank()
+            if is_list and (yield from cursor.must(",", "]")) == ",":
+                continue
+            yield from cursor.blank()
+            if not self.closing or (yield from cursor.maybe(self.closing)):
+                return
+            if is_list:
+                raise Mismatch
+            yield from cursor.maybe(";")
 
 
 def python_calls(code: str, tools: OfferedTools) -> list[FoundCall]:
