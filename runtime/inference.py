@@ -156,7 +156,7 @@ class Inference:
             yield event
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[InferenceEvent, None]:
-        """As `chat`. Raises: BadRequest for ``raw`` beside a template, a system prompt or a context."""
+        """As `chat`. Raises: BadRequest for ``raw`` beside a template or a system prompt."""
         acquire = _generate_acquire(request)
         async for event in self._stream(acquire, partial(_generate_call, request)):
             yield event
@@ -346,8 +346,8 @@ def _acquire(model: str, settings: Settings, needs: tuple[str, ...], verb: Verb)
 
 
 def _generate_acquire(request: GenerateRequest) -> Acquire:
-    if request.raw and (request.template or request.system or request.context):
-        raise BadRequest("raw mode does not support template, system, or context")
+    if request.raw and (request.template or request.system):
+        raise BadRequest("raw mode does not support template or system")
     needs = _needs("completion", request.settings, tools=False, images=bool(request.images))
     if request.suffix:
         needs = (*needs, "insert")
@@ -373,6 +373,7 @@ def _generate_call(request: GenerateRequest, grant: Grant) -> Generate:
             grant,
             prompt=request.prompt,
             raw=True,
+            context=request.context,
             suffix=request.suffix,
             images=request.images,
         )

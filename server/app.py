@@ -26,9 +26,10 @@ from .native import inference as native_inference
 from .native import models as native_models
 from .native import transfer as native_transfer
 from .openai import chat as openai_chat
+from .openai import completions as openai_completions
+from .openai import embeddings as openai_embeddings
 from .openai import models as openai_models
 from .openai import responses
-from .openai import text as openai_text
 from .openai.response_memory import ResponseMemory
 from .operations import Dialect
 from .registry.names import RegistryNames
@@ -93,8 +94,8 @@ def _add_openai_routes(app: falcon.asgi.App[Any, Any], services: Services) -> No
     chat = openai_chat.ChatCompletions(services)
     app.add_route("/v1/chat/completions", chat)
     app.add_route("/chat/completions", chat)
-    app.add_route("/v1/completions", openai_text.Completions(services))
-    app.add_route("/v1/embeddings", openai_text.Embeddings(services))
+    app.add_route("/v1/completions", openai_completions.Completions(services))
+    app.add_route("/v1/embeddings", openai_embeddings.Embeddings(services))
     memory = ResponseMemory()
     app.add_route("/v1/responses", responses.Responses(services, memory))
     app.add_route("/v1/responses/{response_id}", responses.StoredResponse(memory))

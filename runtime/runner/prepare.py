@@ -196,14 +196,15 @@ class Preparer:
         passages = shield.passages(text)
         files = [passage.image for passage in passages if passage.image is not None]
         images = [await self._image(file) for file in files]
-        parts = await asyncio.to_thread(self._parts, passages, images)
+        parts = await asyncio.to_thread(self._parts, passages, images, begins=not request.context)
         text = "".join(passage.text for passage in passages)
         return Prompt.of_parts(text, (request.context, *parts))
 
     def _parts(
-        self, passages: Sequence[Passage], images: Sequence[ImageParts]
+        self, passages: Sequence[Passage], images: Sequence[ImageParts], *, begins: bool
     ) -> list[list[int] | ImagePiece]:
-        """``images`` are those of the passages, in order."""
+        """``images`` are those of the passages, in order. ``begins``: nothing stands before them, so the
+        token that the vocabulary begins texts with is added."""
         parts: list[list[int] | ImagePiece] = [[]]
         waiting = iter(images)
         for i, passage in enumerate(passages):
@@ -212,10 +213,12 @@ class Preparer:
                 continue
             last = parts[-1]
             assert isinstance(last, list)
-            last += self._vocab.tokenize(passage.text, add_special=i == 0, parse_special=not passage.is_plain)
+            last += self._vocab.tokenize(
+                passage.text, add_special=begins and i == 0, parse_special=not passage.is_plain
+            )
         first = parts[0]
         assert isinstance(first, list)
-        if passages and passages[0].image is not None:
+        if begins and passages and passages[0].image is not None:
             first += self._vocab.tokenize("", add_special=True, parse_special=False)
         elif self._vocab.add_bos and first[:2] == [self._vocab.bos] * 2:
             del first[0]  # the template writes it, and the tokenizer adds it again

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import functools
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 from falcon.asgi import Request, Response
@@ -16,11 +14,12 @@ from ..errors import BadField, asked_for
 from ..field_status import refuse_unsupported
 from ..guard import note
 from ..json_body import read_request
+from ..merging import merged
 from ..services import Services
 from ..streaming import Body, gathered, noted, open_stream
 from ..wire import EVENT_STREAM, JSON, json_bytes
 from . import schema as schema
-from .encode import Head, Numbered, chat_events, problem_event, whole_chat
+from .encode import Head, chat_events, problem_event, whole_chat
 from .request import chat_settings, messages_of, new_id, tools_of
 
 
@@ -68,44 +67,3 @@ class ChatCompletions:
             one = replace(chat, settings=replace(settings, options=options))
             streams.append(self._services.inference.chat(one))
         return streams
-
-
-async def merged(
-    streams: Sequence[AsyncGenerator[InferenceEvent, None]],
-) -> AsyncGenerator[Numbered, None]:
-    """The events of all streams as they come, numbered. The first failure ends all; closing closes all."""
-    if len(streams) == 1:
-        async with contextlib.aclosing(streams[0]):
-            async for event in streams[0]:
-                yield 0, event
-        return
-    queue: asyncio.Queue[Numbered | BaseException | None] = asyncio.Queue(maxsize=64)
-    tasks = [asyncio.create_task(_feed(queue, index, stream)) for index, stream in enumerate(streams)]
-    try:
-        left = len(tasks)
-        while left:
-            item = await queue.get()
-            if item is None:
-                left -= 1
-            elif isinstance(item, BaseException):
-                raise item
-            else:
-                yield item
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _feed(
-    queue: asyncio.Queue[Numbered | BaseException | None],
-    index: int,
-    stream: AsyncGenerator[InferenceEvent, None],
-) -> None:
-    async with contextlib.aclosing(stream):
-        try:
-            async for event in stream:
-                await queue.put((index, event))
-            await queue.put(None)
-        except Exception as error:  # raised again by the one who reads the queue
-            await queue.put(error)

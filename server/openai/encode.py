@@ -17,6 +17,7 @@ from ...runtime.inference import Done, InferenceEvent
 from ...runtime.protocol import Text, Thinking, TokenLogprob, ToolCall
 from ...runtime.protocol import Usage as Counters
 from ..errors import Problem, openai_body
+from ..merging import Numbered
 from ..wire import SSE_DONE, sse_event
 from . import schema as schema
 
@@ -32,10 +33,6 @@ class Head:
     """Unix time, seconds."""
     model: str
     """As the client named it."""
-
-
-Numbered = tuple[int, InferenceEvent]
-"""An event and which of the ``n`` choices it belongs to."""
 
 
 async def chat_events(

@@ -201,3 +201,10 @@ def _required(tools: Sequence[dict[str, Any]], names: tuple[str, ...], *, parall
 def _name(tool: Mapping[str, Any]) -> str:
     function = tool.get("function", tool)
     return str(function.get("name", "")) if isinstance(function, dict) else ""
+
+
+def is_tokens(value: object) -> bool:
+    """Whether it is a list of tokens of a vocabulary, in place of a text."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(token, int) and not isinstance(token, bool) for token in value)

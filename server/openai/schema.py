@@ -114,12 +114,11 @@ class ChatCompletionRequest(_Common):
 
 
 class CompletionRequest(_Common):
-    prompt: Annotated[str | list[Any], Partly("one text; no tokens, no lists of texts")] = ""
+    prompt: str | list[Any] = ""
     suffix: str = ""
-    echo: bool = False
-    n: Annotated[int, Partly("1")] = 1
-    logprobs: Annotated[Any, Refused("see /v1/chat/completions")] = None
-    best_of: Annotated[Any, Ignored("one text is made")] = None
+    echo: Annotated[bool, Partly("not together with logprobs")] = False
+    logprobs: int | None = None
+    best_of: Annotated[Any, Ignored("as many texts are made as n says")] = None
 
 
 class EmbeddingRequest(Request):
@@ -234,11 +233,18 @@ class ChatCompletionChunk(Answer):
     usage: Usage | None = None
 
 
+class TextLogprobs(Answer):
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
 class TextChoice(Answer):
     index: int
     text: str
     finish_reason: str | None
-    logprobs: dict[str, Any] | None = None
+    logprobs: TextLogprobs | None = None
 
 
 class TextCompletion(Answer):
