@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from lading.modelfile.go_template import parse_template
@@ -14,6 +15,8 @@ from lading.runtime.runner.conversation import template_messages, template_tools
 from lading.runtime.runner.shield import ControlNames
 from lading.runtime.runner.template_traits import TemplateTraits, traits_of_go, traits_of_jinja
 from lading.runtime.runner.thinking import ThinkingTags
+from lading.runtime.runner.tool_formats.registry import FORMATS
+from lading.runtime.runner.tool_formats.tool_format import CallShape
 
 # Templates in the manner of published ones; each has one of their habits.
 
@@ -202,6 +205,55 @@ def test_a_template_is_tried(source: str, expected: dict[str, Any]) -> None:
             name for name in others if getattr(traits(source), name) != getattr(TemplateTraits(), name)
         }
         assert not differing
+
+
+def writing(shape: CallShape) -> str:
+    """A template that writes calls in this shape."""
+    literal = msgspec.json.encode
+    kind = shape.arguments
+    if kind == "json":
+        arguments = "{{ c.function.arguments | tojson }}"
+    else:
+        quote = literal(kind.quote).decode()
+        text = "v" if kind.bare_strings else f"({quote} ~ v ~ {quote})" if kind.quote else "v | tojson"
+        after_key = literal(kind.after_key).decode()
+        after_key_of_text = literal(kind.after_key_of_text or kind.after_key).decode()
+        arguments = (
+            "{% for k, v in c.function.arguments.items() %}"
+            f"{{{{ {literal(kind.before_key).decode()} ~ k }}}}"
+            f"{{{{ {after_key_of_text} if v is string else {after_key} }}}}"
+            f"{{{{ {text} if v is string else v | tojson }}}}{{{{ {literal(kind.after_value).decode()} }}}}"
+            f"{{% if not loop.last %}}{{{{ {literal(kind.between).decode()} }}}}{{% endif %}}{{% endfor %}}"
+        )
+    opening, before_name, after_name, after_arguments, between, closing = (
+        "{{ " + literal(part).decode() + " }}"
+        for part in (
+            shape.opening,
+            shape.before_name,
+            shape.after_name,
+            shape.after_arguments,
+            shape.between or "",
+            shape.closing,
+        )
+    )
+    refusal = "{% if m.tool_calls | length > 1 %}{{ raise_exception('one call') }}{% endif %}"
+    return (
+        f"{TOOLS}{{% for m in messages %}}[{{{{ m.role }}}}]{{{{ m.content }}}}{{% if m.tool_calls %}}"
+        f"{refusal if shape.between is None else ''}{opening}{{% for c in m.tool_calls %}}{before_name}"
+        f"{{{{ c.function.name }}}}{after_name}{arguments}{after_arguments}"
+        f"{{% if not loop.last %}}{between}{{% endif %}}{{% endfor %}}{closing}{{% endif %}}[end]"
+        "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+
+
+@pytest.mark.parametrize("name", [name for name, form in FORMATS.items() if form.shape])
+def test_a_template_that_writes_calls_in_a_format_is_recognised(name: str) -> None:
+    shape = FORMATS[name].shape
+    assert shape is not None
+    found = traits(writing(shape))
+    assert found.tool_format == name
+    assert found.takes_calls
+    assert found.takes_many_calls == (shape.between is not None)
 
 
 def call(name: str, identity: str = "", **arguments: Any) -> MessageToolCall:
