@@ -9,6 +9,7 @@ Source: Go's encoding/json, whose behaviour (and error texts) Ollama's routes ha
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -107,7 +108,21 @@ def _refuse_constant(name: str) -> NoReturn:
     raise json.JSONDecodeError("Expecting value", name, 0)
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+def _integer(text: str) -> int | float:
+    """As Go has it where no type says otherwise: what does not fit 64 bits, which is all that other processes
+    are sent, is a float."""
+    number = int(text)
+    return number if -(2**63) <= number < 2**64 else _float(text)
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("beyond what a number can be")  # `parse` says it to the client
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_integer, parse_float=_float)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 # The standard library's messages -> Go's, of which clients quote the first.

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import json
 from collections.abc import Iterator
 from typing import Any, Literal
 
 from falcon.asgi import Request, Response
 
+from ...modelfile.errors import InputError
 from ...runtime.errors import PromptTooLong
 from ...runtime.inference import ChatRequest, GenerateRequest, Settings
 from ...runtime.keep_alive import parse_keep_alive
@@ -22,7 +22,7 @@ from ..answer_form import grammar_of, native_format, one_form
 from ..errors import BadField, NoSuchModel, asked_for
 from ..field_status import refuse_unsupported
 from ..guard import note
-from ..json_body import read_request
+from ..json_body import parse, read_request
 from ..message_parts import image_of
 from ..services import Services
 from ..streaming import Body, gathered, noted, open_stream
@@ -255,8 +255,8 @@ def arguments_of(value: dict[str, Any] | str) -> dict[str, Any]:
     if isinstance(value, dict):
         return value
     try:
-        arguments = json.loads(value or "{}")
-    except (ValueError, RecursionError) as error:
+        arguments = parse((value or "{}").encode())
+    except InputError as error:
         raise BadField("tool_calls: expected arguments to be a JSON object", field="messages") from error
     if not isinstance(arguments, dict):
         raise BadField("tool_calls: expected arguments to be a JSON object", field="messages")

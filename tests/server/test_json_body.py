@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lading.modelfile.errors import LadingError
-from lading.server.errors import BadBody, BodyTooLarge, MissingBody
+from lading.server.errors import BadBody, BadField, BodyTooLarge, MissingBody
 from lading.server.json_body import BODY_LIMIT, MAX_DEPTH, decode, parse, read_body
+from lading.server.native.inference import arguments_of
 from lading.server.native.schema import ChatRequest, EmbedRequest, GenerateRequest
 
 
@@ -120,6 +122,31 @@ def test_a_number_with_too_many_digits_is_refused() -> None:
         parse(b'{"a":' + b"9" * 100_000 + b"}")
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("18446744073709551615", 2**64 - 1),
+        ("-9223372036854775808", -(2**63)),
+        ("18446744073709551616", 2.0**64),
+        ("-9223372036854775809", -(2.0**63)),
+        ("8814131553483426365440", 8814131553483426365440.0),
+        ("1e308", 1e308),
+    ],
+)
+def test_whole_numbers_beyond_64_bits_are_floats_which_other_processes_can_be_sent(
+    text: str, value: float
+) -> None:
+    options = decode(f'{{"options": {{"x": {text}}}}}'.encode(), GenerateRequest).options
+    assert options == {"x": value} and type(options["x"]) is type(value)
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(options)) == options
+
+
+@pytest.mark.parametrize("text", ["1e309", "-1e999", "1" * 400])
+def test_numbers_beyond_what_floats_hold_are_refused(text: str) -> None:
+    with pytest.raises(BadBody, match="reasonable size"):
+        parse(f'{{"x": {text}}}'.encode())
+
+
 def test_a_body_of_exactly_the_limit_is_read() -> None:
     assert asyncio.run(read_body(FakeRequest([b"ab", b"cd"]))) == b"abcd"
 
@@ -159,3 +186,27 @@ def test_no_json_raises_anything_but_our_errors(value: object) -> None:
 
     with contextlib.suppress(LadingError):
         decode(json.dumps(value).encode(), ChatRequest)
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        ("", {}),
+        ('{"a": "\\ud800"}', {"a": "\ufffd"}),
+        ('{"a": 123456789012345678901}', {"a": 123456789012345678901.0}),
+        ('{"a": NaN}', None),
+        ('{"a": 1e999}', None),
+        ('{"a": ' + "[" * 5000 + "]" * 5000 + "}", None),
+        ("[1]", None),
+        ("{", None),
+    ],
+    ids=range(8),
+)
+def test_arguments_of_calls_that_come_as_text_are_read_like_bodies(
+    text: str, arguments: dict[str, object] | None
+) -> None:
+    if arguments is None:
+        with pytest.raises(BadField, match="expected arguments to be a JSON object"):
+            arguments_of(text)
+    else:
+        assert arguments_of(text) == arguments
