@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
 import os
 import secrets
@@ -11,6 +12,7 @@ import select
 import shutil
 import socket
 import subprocess
+import tarfile
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -19,10 +21,13 @@ from pathlib import Path
 import oras.client
 import pytest
 from lading_registry import Server, running_lading_registry, wait_until
+from live_server import build_model
 from registry_clients import impatient_client
 from store_models import make_manifest, put_model
 from store_oracle import assert_nothing_lost, snapshot
 
+from lading.oci.conversion import convert
+from lading.oci.dialects.dialect import Dialect
 from lading.oci.digest import Digest
 from lading.oci.manifest import Index, Manifest
 from lading.oci.reference import Reference
@@ -541,6 +546,64 @@ def test_uploads_survive_a_sweep_until_their_manifest_comes(server: Server, name
     assert server.put_manifest("v1", manifest, name).status == 201
     server.store.gc()
     assert server.call("GET", f"/v2/{name}/manifests/v1").status == 200
+
+
+def test_a_layer_that_is_assembled_has_ranges(server: Server, name: str, tmp_path: Path) -> None:
+    """Of a modelcar: a tar archive around the model's file, which the store has once."""
+    build_model(server.store.root, name)
+    with server.store.lease():
+        car = convert(server.store, server.store.resolve(Reference.parse(name)), Dialect.MODELCAR).manifest
+        server.store.tag(Reference.parse(f"{name}:car"), car.descriptor)
+    layer = max(car.layers, key=lambda layer: layer.size)
+    assert not (server.store.root / "blobs" / "sha256" / layer.digest.hex).exists()
+    path = f"/v2/{name}/blobs/{layer.digest}"
+    whole = server.call("GET", path).body
+    assert Digest.of(whole) == layer.digest
+    with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
+        [member] = [member for member in archive if member.isfile() and member.size > 1 << 20]
+        first, end = member.offset_data, member.offset_data + member.size
+    parts = [
+        (0, 10),
+        (first - 5, first + 5),
+        (first + 7, end - 7),
+        (first - 600, end + 100),
+        (end - 3, end + 3),
+    ]
+    for start, stop in parts:
+        answer = server.call("GET", path, Range=f"bytes={start}-{stop - 1}")
+        assert answer.status == 206
+        assert answer.headers["content-range"] == f"bytes {start}-{stop - 1}/{len(whole)}"
+        assert answer.body == whole[start:stop]
+
+
+def test_a_connection_is_used_again_after_a_large_blob(server: Server, name: str) -> None:
+    data = secrets.token_bytes((3 << 20) + 5)
+    digest = server.put_blob(data, name)
+    connection = http.client.HTTPConnection(server.host, timeout=30)
+    try:
+        for _ in range(5):
+            connection.request("GET", f"/v2/{name}/blobs/{digest}")
+            response = connection.getresponse()
+            assert response.read() == data
+            assert not response.will_close
+    finally:
+        connection.close()
+
+
+def test_a_client_that_reads_slowly_gets_all_and_holds_up_nobody(server: Server, name: str) -> None:
+    data = secrets.token_bytes(24 << 20)  # more than the buffers of both ends take
+    digest = server.put_blob(data, name)
+    host, port = server.host.split(":")
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(40)]
+        for connection in slow:
+            head = f"GET /v2/{name}/blobs/{digest} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            connection.sendall(head.encode())
+        assert server.call("GET", f"/v2/{name}/blobs/{digest}").body == data  # while they all wait
+        with slow[0].makefile("rb") as stream:
+            assert stream.read().partition(b"\r\n\r\n")[2] == data
+        # The others leave in the middle; the server goes on.
+    assert server.call("GET", f"/v2/{name}/blobs/{digest}", Range="bytes=-7").body == data[-7:]
 
 
 def test_many_clients_at_once(server: Server, tmp_path: Path) -> None:
