@@ -28,7 +28,8 @@ _OF_NAMES = ("properties", "patternProperties", "$defs", "definitions", "depende
 """Keywords whose value has a schema for each name."""
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _SCHEMAS = ("additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then")
-_COMBINING = frozenset(("$ref", "allOf", "anyOf", "oneOf", "if", "patternProperties", "additionalProperties"))
+_COMBINING = frozenset(("$ref", "anyOf", "oneOf", "if", "dependentSchemas"))
+_OPEN = frozenset(("additionalProperties", "patternProperties"))
 _LOOKS_AROUND = re.compile(r"\(\?<?[=!]|\\[1-9bB]")
 """What no automaton can do, and JavaScript's regular expressions can."""
 
@@ -77,7 +78,7 @@ def _schema(given: object, *, is_strict: bool) -> dict[str, Any]:
         raise BadFormat("expected its parameters to be a JSON Schema of type object")
     schema = {"type": "object", **_essence(given, is_strict=is_strict, depth=0)}
     check_schema(schema)
-    return schema if is_strict else _closed(schema)
+    return schema if is_strict or _combines(schema) else _closed(schema)
 
 
 def _essence(schema: Any, *, is_strict: bool, depth: int) -> Any:
@@ -98,14 +99,28 @@ def _essence(schema: Any, *, is_strict: bool, depth: int) -> Any:
     return result
 
 
+def _combines(value: Any) -> bool:
+    """Whether properties of one object are listed in several places: none of them lists them all."""
+    if isinstance(value, list):
+        return any(map(_combines, value))
+    if not isinstance(value, Mapping):
+        return False
+    is_combined = "properties" in value and not _COMBINING.isdisjoint(value)
+    return "allOf" in value or is_combined or any(map(_combines, value.values()))
+
+
 def _closed(schema: Any) -> Any:
-    """``schema`` without properties that it does not list, as far down as nothing is combined with others."""
-    if not isinstance(schema, Mapping) or _COMBINING & schema.keys():
+    """``schema`` without properties that it does not list."""
+    if not isinstance(schema, Mapping):
         return schema
     result = dict(schema)
-    if isinstance(properties := result.get("properties"), Mapping):
-        result["properties"] = {name: _closed(value) for name, value in properties.items()}
+    for key, value in schema.items():
+        if key in _OF_NAMES and isinstance(value, Mapping):
+            result[key] = {name: _closed(one) for name, one in value.items()}
+        elif key in _LISTS and isinstance(value, list):
+            result[key] = [_closed(one) for one in value]
+        elif key == "items":
+            result[key] = _closed(value)
+    if "properties" in schema and _OPEN.isdisjoint(schema):
         result["additionalProperties"] = False
-    if "items" in result:
-        result["items"] = _closed(result["items"])
     return result

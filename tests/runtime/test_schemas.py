@@ -1,4 +1,4 @@
-"""Many JSON Schemas through the engine: what an answer is at temperature 0 and 1, every finished one is valid."""
+"""Many JSON Schemas through the engine, at temperatures 0 and 1: every answer that ends is valid."""
 
 from __future__ import annotations
 
