@@ -36,7 +36,7 @@ def test_the_version_is_three_numbers_and_new_enough_for_clients(server: LiveSer
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health"])
 def test_health(server: LiveServer, path: str) -> None:
     answer = server.call("GET", path)
-    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    assert (answer.status_code, answer.json()["status"]) == (200, "ok")
     assert server.call("HEAD", path).status_code == 200
 
 
