@@ -34,7 +34,7 @@ def template_messages(
     template itself does not."""
     turns = with_paired_results(messages, invents_ids=traits.takes_calls)
     if tools and not traits.takes_tools:
-        turns = _with_tools_said(turns, tools, traits)
+        turns = _with_tools_said(turns, template_tools(tools, traits, shield), traits)
     turns = _without_refused(turns, traits)
     if not traits.takes_system:
         turns = _with_system_in_question(turns)
