@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from lading.oci.digest import Digest
 from lading.oci.errors import BadManifest, DigestMismatch, SizeMismatch, StoreFailure
 from lading.oci.manifest import Manifest
 from lading.oci.reference import Reference
+from lading.oci.registry import transport
 from lading.oci.registry.client import RegistryClient
 from lading.oci.registry.download import download_file
 from lading.oci.registry.errors import (
@@ -387,6 +390,39 @@ def test_a_stall_is_noticed(registry: ScriptedRegistry, tmp_path: Path) -> None:
     registry.on("GET", "blobs", Reply(body=stalls(), length=len(BLOB)), times=1)
     with impatient_client(read_timeout_s=0.3) as client:
         assert download(registry, client, tmp_path / "out") == BLOB
+
+
+def test_a_trickle_is_given_up_for_another_attempt(
+    registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes come, so no time-out sees it: but so few that it would take for ever."""
+    monkeypatch.setattr(transport, "_WATCH_S", 0.2)
+    ended = threading.Event()
+
+    def trickles() -> Iterator[bytes]:
+        for offset in range(len(BLOB)):
+            yield BLOB[offset : offset + 1]
+            if ended.wait(0.05):
+                return
+
+    registry.on("GET", "blobs", lambda _: Reply(body=trickles(), length=len(BLOB)), times=1)
+    try:
+        with impatient_client() as client:
+            assert download(registry, client, tmp_path / "out") == BLOB
+    finally:
+        ended.set()
+    first, second, *_ = registry.requests("GET", "blobs")
+    assert "range" not in first.headers
+    assert second.headers["range"].startswith("bytes=")
+
+
+def test_a_registry_that_stops_reading_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "_SEND_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with impatient_client() as client, pytest.raises(RegistryUnreachable, match="no answer in time"):
+            # Nobody accepts: the kernel takes the connection and what fits its buffers.
+            client.do_request(f"http://127.0.0.1:{port}/v2/", "PUT", data=bytes(64 << 20))
 
 
 def test_a_token_that_expires_in_mid_transfer_is_replaced(registry: ScriptedRegistry, tmp_path: Path) -> None:
