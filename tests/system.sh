@@ -2,7 +2,7 @@
 # Install the real registry, clients and containers that some tests use, where that is possible and not yet done.
 PATH="$PATH:/usr/lib/podman:/usr/libexec/podman"
 missing=
-for program in docker-registry skopeo podman runc netavark catatonit busybox; do
+for program in docker-registry skopeo curl openssl podman runc netavark catatonit busybox; do
   command -v "$program" >/dev/null || missing="$missing $program"
 done
 [ -z "$missing" ] && exit 0

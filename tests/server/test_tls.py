@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -18,6 +19,10 @@ from live_server import LiveServer, build_model, free_port, running_server
 
 from lading.server.settings import TlsSettings
 from lading.server.tls import BadCertificate, server_context
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("openssl") and shutil.which("curl")), reason="openssl or curl is not installed"
+)
 
 HOSTS = "subjectAltName=DNS:localhost,IP:127.0.0.1"
 
