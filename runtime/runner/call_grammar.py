@@ -64,15 +64,20 @@ class _Section:
 
     def rules(self, *, many: bool) -> str:
         shape, spell = self._shape, self._spelling
-        calls = " | ".join(f"call_{i}" for i in range(len(self._tools)))
         more = f"({spell(shape.between)} call)*" if many and shape.between is not None else ""
+        count = range(len(self._tools))
+        # Without a trigger, all up to behind the name is one piece, which can be told from other text.
+        first, opening = ("call", shape.opening) if shape.trigger else ("first", "")
         lines = [
-            f"section: {spell(shape.opening)} call {more} {spell(shape.closing)}",
-            f"call: {calls}",
+            f"section: {spell(opening)} {first} {more} {spell(shape.closing)}",
+            f"first: {' | '.join(f'first_{i}' for i in count)}",
+            f"call: {' | '.join(f'call_{i}' for i in count)}",
         ]
         for i, tool in enumerate(self._tools):
-            before = spell(shape.before_name + tool.name + shape.after_name)
-            lines.append(f"call_{i}: {before} args_{i} {spell(shape.after_arguments)}")
+            before = shape.before_name + tool.name + shape.after_name
+            after = f"args_{i} {spell(shape.after_arguments)}"
+            lines.append(f"first_{i}: {spell(shape.opening + before)} {after}")
+            lines.append(f"call_{i}: {spell(before)} {after}")
             if shape.arguments == "json":
                 value = json_value(tool.schema, is_strict=tool.is_strict, style=self._style)
                 lines.append(f"args_{i}: {value}")

@@ -29,6 +29,8 @@ _MAX_REASON = 300
 _MAX_LEXER_STATES = 60_000
 """Of about 2 kB each, for every answer that is under way."""
 
+_NO_TEXT = b"\xff"
+"""What llguidance has before the names of tokens that are no text."""
 _SPACE_MARK = "\u2581"
 _PLACE = re.compile(r"\Aat \d+\(\d+\): failed to compile JSON schema: ")
 """Where in a grammar of ours a schema stands."""
@@ -80,11 +82,21 @@ def problem_of(grammar: str) -> str:
 
 
 def tokenizer_of(vocab: LlamaVocab) -> llguidance.LLTokenizer:
-    """The vocabulary as llguidance wants it. Takes a second for 150,000 tokens."""
-    import llama_cpp  # not everybody who tries a grammar has a model
-    from llguidance.llamacpp import lltokenizer_from_vocab
+    """The vocabulary as llguidance wants it. Takes most of a second for 150,000 tokens.
 
-    return lltokenizer_from_vocab(llama_cpp.llama_vocab_p(vocab.pointer), eos_token=vocab.ends or None)
+    As ``llguidance.llamacpp`` does, which warns of its own way of asking once for every token.
+    """
+    pieces = [vocab.piece(token, special=True) for token in range(vocab.size)]
+    made: llguidance.LLTokenizer = llguidance.LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]  # not in its types
+        tokens=[
+            _NO_TEXT + piece if vocab.is_tag(token, piece) else piece for token, piece in enumerate(pieces)
+        ],
+        vocab_ptr=vocab.pointer,
+        tokenize_fptr=vocab.tokenize_address,
+        eos_token=vocab.ends or vocab.eos,
+        slices=None,
+    )
+    return made
 
 
 class Matcher:

@@ -246,6 +246,19 @@ class LlamaVocab:
     def is_control(self, token: int) -> bool:
         return bool(llama_cpp.llama_vocab_is_control(self.pointer, token))
 
+    def is_tag(self, token: int, piece: bytes) -> bool:
+        """Whether a token is no text: a control token, or one that was added and looks like a tag."""
+        attributes = llama_cpp.llama_vocab_get_attr(self.pointer, token)
+        if attributes & llama_cpp.LLAMA_TOKEN_ATTR_CONTROL:
+            return True
+        is_added = bool(attributes & llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED)
+        return is_added and piece.startswith(b"<") and piece.endswith(b">")
+
+    @property
+    def tokenize_address(self) -> int:
+        """Where llama.cpp's own tokenizer is, for libraries that call it."""
+        return ctypes.cast(llama_cpp.llama_cpp._lib.llama_tokenize, ctypes.c_void_p).value or 0
+
     def text(self, token: int) -> str:
         """The token as the vocabulary spells it; "" for `NO_TOKEN`."""
         if not 0 <= token < self.size:
