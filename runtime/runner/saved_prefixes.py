@@ -118,7 +118,7 @@ class SavedPrefixes:
 
     def restore(self, saved: SavedPrefix, slot: Slot) -> bool:
         """Fill ``slot``, which must be free; on failure it is empty, and the file gone."""
-        slot.size = 0
+        slot.cut(0)
         # Under this name a file that crashes llama.cpp is not tried again by the next runner.
         tried = self._folder / f"{os.getpid()}-{slot.seq}{UNFINISHED}"
         try:
