@@ -1,7 +1,7 @@
 """Pictures that a prompt names by their paths, as users of Ollama's ``run`` do: `what is this? ./cat.png`.
 
-Source: Ollama, cmd/interactive.go (``extractFileData``). Here every path with a slash in it is understood, not
-only those that begin with one or with ``./``; and GIF and BMP.
+Source: Ollama, cmd/interactive.go (``extractFileData``). Here every path with a slash in it is understood,
+not those alone that begin with one or with ``./``; GIF and BMP are pictures, too.
 """
 
 from __future__ import annotations

@@ -7,18 +7,22 @@ from collections.abc import Iterator
 import ollama
 import openai
 import pytest
+from command import TINY_VISION
 from live_server import LiveServer, build_model, running_server
 
 MODEL = "tiny"
 PIRATE = "team/pirate:v1"
+SEER = "seer"
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """Has the tiny chat model as ``tiny``, and a derived one with a system prompt and messages."""
+    """Has the tiny chat model as ``tiny``, with eyes as ``seer``, and a derived one with a system prompt and
+    messages."""
     folder = tmp_path_factory.mktemp("server")
     home = folder / "home"
     build_model(home, MODEL, 'LICENSE "Apache-2.0"')
+    build_model(home, SEER, f"FROM {TINY_VISION}")
     build_model(
         home,
         PIRATE,

@@ -18,6 +18,7 @@ from typing import Any
 
 LADING = str(Path(sys.executable).with_name("lading"))
 TINY_CHAT = Path(__file__).parents[2] / "examples" / "models" / "tiny-chat.gguf"
+TINY_VISION = TINY_CHAT.with_name("mmproj-tiny-vision.gguf")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Tiny projectors with random weights, one for each way of putting an image among tokens, and models for them.
+"""Tiny projectors with random weights, one for each way of putting images among tokens, and models for them.
 
 What they make of a picture means nothing, but it is always the same, and another for another picture.
 """
