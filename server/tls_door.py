@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _HANDSHAKE = 0x16
 """The content type of a TLS record that begins a connection. Source: RFC 8446, section 5.1."""
+LAST_CHANCE_S = 1.0
+"""How long a connection that has just been made may wait with its first request while its worker ends."""
 _TEXT = b"This server speaks HTTPS: use https:// in place of http://\n"
 _PLAIN = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n"
@@ -43,6 +45,7 @@ class TlsDoor(asyncio.Protocol):
         self._context = context
         self._make_protocol = make_protocol
         self._task: asyncio.Task[None] | None = None
+        self._peeking = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)  # uvloop's are none by class
@@ -54,11 +57,17 @@ class TlsDoor(asyncio.Protocol):
             self._worker.forget(self)
             return
         copy.setblocking(False)
+        self._worker.nr_conns += 1  # a worker that ends waits for those
         self._task = self._worker.loop.create_task(self._open(copy))
 
     def close_if_idle(self) -> None:
-        """Nothing has been asked yet."""
-        if self._task is not None:
+        """A handshake that has begun is ended, and the request behind it answered; one that has not gets a
+        moment, for a client that has just connected."""
+        if self._task is not None and self._peeking:
+            self._worker.loop.call_later(LAST_CHANCE_S, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._task is not None and self._peeking:
             self._task.cancel()
 
     async def _open(self, connection: socket.socket) -> None:
@@ -67,6 +76,7 @@ class TlsDoor(asyncio.Protocol):
         try:
             async with asyncio.timeout(limit):
                 first = await _peek(loop, connection)
+            self._peeking = False
             if first != _HANDSHAKE:
                 async with asyncio.timeout(limit):
                     await _say_plainly(loop, connection)
@@ -77,7 +87,8 @@ class TlsDoor(asyncio.Protocol):
         except (OSError, TimeoutError):
             pass  # a handshake that failed (ssl.SSLError is an OSError) is not ours to mend
         finally:
-            self._worker.forget(self)  # the protocol counts itself
+            self._worker.nr_conns -= 1  # the protocol counts itself
+            self._worker.forget(self)
             connection.close()
 
 

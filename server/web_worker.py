@@ -25,7 +25,7 @@ from gunicorn.workers import gasgi  # type: ignore[import-untyped]
 
 from .file_section import EXTENSION, FileSection, SectionSender
 from .settings import Limits
-from .tls_door import TlsDoor
+from .tls_door import LAST_CHANCE_S, TlsDoor
 
 MIN_PROGRESS = 1024
 """Bytes."""
@@ -179,7 +179,10 @@ class GuardedProtocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn has no ty
         super().connection_lost(exc)
 
     def close_if_idle(self) -> None:
-        """Close unless a request is being read or answered."""
+        """Close unless a request is being read or answered, or the first one may be on its way."""
+        if "header" in self._timers:
+            self._arm("header", min(self._limits.header_s, LAST_CHANCE_S), self._close_transport)
+            return
         if self._awaiting_request and not self._finishing_calls:
             self._keepalive_timeout()
 

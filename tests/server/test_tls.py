@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from command import Lading
 from live_server import LiveServer, build_model, free_port, running_server
@@ -209,15 +211,34 @@ def test_a_renewed_certificate_counts_after_sighup_and_a_broken_one_never(
         assert eventually(lambda: certificate(live) != first)
         second = certificate(live)
         assert [row["name"] for row in live.call("GET", "/api/ps").json()["models"]] == ["tiny:latest"]
+        assert eventually(lambda: len(web_workers(live)) == 1)
+        before = web_workers(live)
         cert.write_text("rubbish")
         live.process.send_signal(signal.SIGHUP)
         assert eventually(lambda: "stays as it was" in live.log)
-        assert certificate(live) == second
+        assert eventually(lambda: len(now := web_workers(live)) == 1 and now != before)
         assert live.call("GET", "/").status_code == 200
+        assert certificate(live) == second
+
+
+def web_workers(server: LiveServer) -> list[int]:
+    """Those that listen; one that is being replaced does not any more."""
+    listening = []
+    for child in psutil.Process(server.process.pid).children():
+        with contextlib.suppress(psutil.Error):
+            if any(one.status == psutil.CONN_LISTEN for one in child.net_connections("tcp")):
+                listening.append(child.pid)
+    return listening
 
 
 def certificate(server: LiveServer) -> str:
-    return ssl.get_server_certificate(("127.0.0.1", server.port), timeout=60)
+    """Asked for again where the worker that was about to say it has just been replaced."""
+    while True:
+        assert server.process.poll() is None
+        try:
+            return ssl.get_server_certificate(("127.0.0.1", server.port), timeout=60)
+        except (ConnectionError, ssl.SSLEOFError):
+            time.sleep(0.1)
 
 
 def eventually(holds: Callable[[], bool]) -> bool:
