@@ -282,7 +282,7 @@ def test_an_idle_connection_to_a_dead_runner_is_not_used_again(runtime: Callable
         pytest.param(
             GenerateRequest(model="tiny", prompt="x", raw=True, system="y"),
             BadRequest,
-            "raw mode does not support template, system, or context",
+            "raw mode does not support template or system",
             id="raw and system",
         ),
         pytest.param(ask("nope"), ModelNotFound, "model 'nope:latest' not found", id="no such model"),
