@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import json
 import os
-import statistics
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -33,6 +32,7 @@ from lading.cli.benchmark import (
     intrusion,
     long_prompt,
     many_streams,
+    medians,
     schema_output,
     shared_prefix,
     single_stream,
@@ -81,12 +81,8 @@ async def measure(
                 shown = "  ".join(f"{key} {value:.3f}" for key, value in figures.items())
                 print(f"{turn + 1}/{rounds} {name:14} {peer.name:14} {shown}", file=sys.stderr, flush=True)
     return {
-        name: {peer: _medians(found) for peer, found in by_peer.items()} for name, by_peer in samples.items()
+        name: {peer: medians(found) for peer, found in by_peer.items()} for name, by_peer in samples.items()
     }
-
-
-def _medians(samples: list[Figures]) -> Figures:
-    return {key: statistics.median(sample[key] for sample in samples) for key in samples[0]}
 
 
 def print_table(results: dict[str, dict[str, Figures]], peers: list[str]) -> None:

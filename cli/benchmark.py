@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -67,6 +68,11 @@ class Trace:
     cached_tokens: int = 0
     text: str = ""
 
+    def note(self, text: str) -> None:
+        """A piece of text has come."""
+        self.arrivals_s.append(time.perf_counter())
+        self.text += text
+
     @property
     def ttft_s(self) -> float:
         """From the request to the first piece of text, or to the end where there was none."""
@@ -109,6 +115,11 @@ class Words:
 Figures = dict[str, float]
 
 
+def medians(samples: Sequence[Figures]) -> Figures:
+    """Of each figure; the samples have the same ones."""
+    return {key: statistics.median(sample[key] for sample in samples) for key in samples[0]}
+
+
 async def single_stream(speaker: Speaker, words: Words, *, tokens: int = 128) -> Figures:
     """One client."""
     trace = await speaker.ask(Question(text=words.text(32), max_tokens=tokens))
@@ -128,10 +139,16 @@ async def many_streams(speaker: Speaker, words: Words, *, clients: int, tokens: 
 
 
 async def shared_prefix(
-    speaker: Speaker, words: Words, *, clients: int = 8, requests: int = 16, tokens: int = 32
+    speaker: Speaker,
+    words: Words,
+    *,
+    clients: int = 8,
+    requests: int = 16,
+    tokens: int = 32,
+    system_words: int = 600,
 ) -> Figures:
-    """Clients with one system prompt of 600 words, each asking one question after the other."""
-    system = words.text(600)
+    """Clients with one system prompt, each asking one question after the other."""
+    system = words.text(system_words)
     waiting = [Question(system=system, text=words.text(16), max_tokens=tokens) for _ in range(requests)]
 
     async def client() -> list[Trace]:

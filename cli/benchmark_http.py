@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from ssl import SSLContext
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,6 +32,9 @@ class HttpSpeaker:
     url: str
     model: str
     fields: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    tls: SSLContext | None = None
+    """For https; None: the system's authorities."""
 
     async def ask(self, question: Question, arrived: Callable[[Trace], None] | None = None) -> Trace:
         body = {
@@ -53,8 +57,7 @@ class HttpSpeaker:
                 raise PeerFailure(f"asking {self.url}: {event['error']}")
             choices = event.get("choices")
             if choices and (text := choices[0]["delta"].get("content")):
-                trace.arrivals_s.append(time.perf_counter())
-                trace.text += text
+                trace.note(text)
                 if arrived is not None:
                     arrived(trace)
             if usage := event.get("usage"):
@@ -81,14 +84,18 @@ class HttpSpeaker:
         parts = urlsplit(self.url)
         secure = parts.scheme == "https"
         reader, writer = await asyncio.open_connection(
-            parts.hostname, parts.port or (443 if secure else 80), ssl=secure or None, limit=_MAX_LINE
+            parts.hostname,
+            parts.port or (443 if secure else 80),
+            ssl=(self.tls or True) if secure else None,
+            limit=_MAX_LINE,
         )
         try:
             data = json.dumps(body).encode() if body is not None else b""
+            extra = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
             writer.write(
                 f"{method} {parts.path.rstrip('/')}{path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
                 f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
-                "Connection: close\r\n\r\n".encode()
+                f"{extra}Connection: close\r\n\r\n".encode()
                 + data
             )
             status, headers = await _head(reader)

@@ -16,6 +16,7 @@ from ..modelfile.errors import InternalError, LadingError
 from . import (
     apikeys,
     attesting,
+    benchmarking,
     building,
     comparing,
     conversion,
@@ -79,6 +80,7 @@ def create_app() -> typer.Typer:
         storage,
         comparing,
         serving,
+        benchmarking,
         apikeys,
         signing,
         attesting,
