@@ -44,8 +44,10 @@ logger = logging.getLogger(__name__)
 
 _COPY_BYTES_PER_S = 3e9
 _EMA = 0.2
-_FIRST_CHUNK = 64
-"""Before anything has been measured."""
+_TILE = 64
+"""From so many tokens on, and in multiples, llama.cpp's attention on processors is twice as fast for each."""
+_MAX_STRETCH = 4
+"""A chunk of one tile may take so many times `EngineSettings.stall_s`."""
 _MIN_CHUNK = 32
 """Below this, evaluating a prompt takes longer for each token."""
 _SAVE_AFTER_S = 0.5
@@ -254,8 +256,14 @@ class Engine:
         plan, image = self._plan()
         if image is not None:  # first, so that nothing stands between an output and the choice of a token
             self._read_image(*image)
-        if plan:
-            self._evaluate(plan)
+        answering = [share for share in plan if share[0].is_decoding]
+        reading = [share for share in plan if not share[0].is_decoding]
+        # One after the other: together llama.cpp evaluates the first token of each prompt among the answers,
+        # and the rest of it in a second pass, both of sizes that its kernels are slow with.
+        for shares in (answering, reading):
+            if shares:
+                self._evaluate(shares)
+                self._flush()
 
     def _evaluate(self, plan: list[Share]) -> None:
         """One batch of tokens."""
@@ -319,16 +327,18 @@ class Engine:
             elif room := self._room(generation):
                 plan.append((generation, generation.slot, min(room, len(generation.pending))))
         self._share_batch(plan)
-        room = self._settings.n_batch - sum(count for _, _, count in plan)
+        room, spare = self._settings.n_batch, 0
         if plan:
-            room = min(room, self._chunk())
+            room = min(room, self._chunk(len(plan), len(prompts)))
+            spare = min(_TILE // 2, self._settings.n_batch - room)
         for generation in prompts:
             if room <= 0:
                 break
             assert generation.slot is not None
             placed = generation.next_image
             if placed is None:
-                count = min(room, generation.tokens_ahead)
+                ahead = generation.tokens_ahead
+                count = ahead if ahead <= room + spare else room  # a small rest costs a pass of its own
                 plan.append((generation, generation.slot, count))
             elif image is None:  # one at a time: llama.cpp takes no batch of several kinds
                 count = (
@@ -340,11 +350,15 @@ class Engine:
             room -= count
         return plan, image
 
-    def _chunk(self) -> int:
-        """Prompt tokens in a step that also serves running streams: as many as `stall_s` allows."""
+    def _chunk(self, answering: int, reading: int) -> int:
+        """Prompt tokens in a step that also serves running streams: as many as `stall_s` allows. The more
+        prompts wait for each stream, the longer it may be held up: they wait, too."""
         if not self._token_s:
-            return _FIRST_CHUNK
-        return max(_MIN_CHUNK, int(self._settings.stall_s / self._token_s))
+            return _TILE
+        count = int(self._settings.stall_s * max(1.0, reading / answering) ** 2 / self._token_s)
+        if count >= _TILE:
+            return count // _TILE * _TILE
+        return _TILE if count * _MAX_STRETCH >= _TILE else _MIN_CHUNK
 
     def _share_batch(self, plan: list[Share]) -> None:
         """Cut runs of forced tokens so that all fit; there is room for one token of each slot at least."""
