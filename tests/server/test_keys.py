@@ -127,7 +127,9 @@ ROLE_TABLE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("method", "path", "body", "allowed"), ROLE_TABLE, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(
+    ("method", "path", "body", "allowed"), ROLE_TABLE, ids=[f"{row[0]} {row[1]}"[:40] for row in ROLE_TABLE]
+)
 def test_each_role_may_do_what_it_says(
     locked: LiveServer, method: str, path: str, body: Any, allowed: set[Role]
 ) -> None:
