@@ -259,7 +259,7 @@ class Engine:
         answering = [share for share in plan if share[0].is_decoding]
         reading = [share for share in plan if not share[0].is_decoding]
         # One after the other: together llama.cpp evaluates the first token of each prompt among the answers,
-        # and the rest of it in a second pass, both of sizes that its kernels are slow with.
+        # and the rest of it in a second pass; apart, both have sizes that suit its kernels.
         for shares in (answering, reading):
             if shares:
                 self._evaluate(shares)
