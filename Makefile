@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV   := .venv
 CLIENTS := .venv-clients
+# Several files of tests at a time; `make test PYTEST_ARGS=-x` runs one after the other and stops at a failure.
+PYTEST_ARGS ?= -n logical --maxprocesses 4 --dist loadfile
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 # llama.cpp is compiled on the first install; use every core for it.

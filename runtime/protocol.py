@@ -178,8 +178,8 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     images: tuple[bytes, ...] = ()
     """Files."""
     image_at: tuple[int, ...] = ()
-    """Where in `content` each image stands, in characters, ascending. Empty: where it says ``[img]``, the others
-    before all of it."""
+    """Where in `content` each image stands, in characters, ascending. Empty: where it says ``[img]``, the
+    others before all of it."""
     tool_calls: tuple[MessageToolCall, ...] = ()
     tool_name: str = ""
     tool_call_id: str = ""

@@ -99,5 +99,11 @@ def test_file_types_are_those_of_the_library(library: dict[str, Any]) -> None:
     assert dict(FILE_TYPES) == named
 
 
-def test_this_process_has_not_loaded_the_library() -> None:
-    assert "libllama" not in Path("/proc/self/maps").read_text()
+def test_what_reads_model_files_has_not_loaded_the_library() -> None:
+    script = (
+        "import lading.oci.building.build, lading.oci.gguf.check\n"
+        "import lading.runtime.keeper, lading.server.gunicorn_app\n"
+        "print('libllama' in open('/proc/self/maps').read())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -18,9 +18,7 @@ from PIL import Image
 def main() -> None:
     model_path, projector_path, count, *parts = sys.argv[1:]
     llama_cpp.llama_backend_init()
-    model = llama_cpp.llama_model_load_from_file(
-        model_path.encode(), llama_cpp.llama_model_default_params()
-    )
+    model = llama_cpp.llama_model_load_from_file(model_path.encode(), llama_cpp.llama_model_default_params())
     assert model
     params = llama_cpp.llama_context_default_params()
     params.n_ctx, params.n_threads, params.n_threads_batch = 1024, 1, 1
