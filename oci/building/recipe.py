@@ -304,9 +304,7 @@ def _text_layers(
     if messages:
         turns = [{"role": message.role, "content": message.content} for message in messages]
         made[Role.MESSAGES] = FromBytes(canonical_json(turns))
-    layers = [
-        PlannedLayer(role, FIXED_PATHS[role], made[role]) for role in _TEXT_ROLES if role in made
-    ]
+    layers = [PlannedLayer(role, FIXED_PATHS[role], made[role]) for role in _TEXT_ROLES if role in made]
     return layers, params
 
 
