@@ -171,6 +171,8 @@ class LadingServer(_Started):
             "LADING_HOME": str(self._home),
             "LADING_NUM_PARALLEL": str(self.setup.slots),
             "LADING_THREADS": str(self.setup.threads),
+            "LADING_PREFIX_CACHE": "2GB",
+            "XDG_CACHE_HOME": str(self.setup.folder / "cache"),
         }
 
     def ready_path(self) -> str:
@@ -199,7 +201,14 @@ class LlamaServer(_Started):
             "--threads": setup.threads,
         }
         flags = [text for name, number in numbers.items() for text in (name, str(number))]
-        return [str(self.program), "--model", str(setup.model), "--host", "127.0.0.1", *flags, *self.options]
+        pooled = ["--embeddings"] if setup.pooled else []
+        return [
+            str(self.program),
+            *("--model", str(setup.model), "--host", "127.0.0.1"),
+            *flags,
+            *pooled,
+            *self.options,
+        ]
 
     def environment(self) -> dict[str, str]:
         environment = dict(os.environ)

@@ -364,7 +364,7 @@ _TABLE = (
         "draft_num_predict",
         "int",
         4,
-        "most tokens that a draft model guesses ahead; 0: no guessing",
+        "most tokens that a draft model guesses ahead; kept in the model, without effect here yet",
         low=0,
         high=64,
     ),
