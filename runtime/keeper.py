@@ -20,7 +20,7 @@ from .errors import Pinned, Unsupported
 from .grant import Acquire, Grant, LoadedModel
 from .load_plan import LoadPlan
 from .mount import MountedModel, Mounter
-from .options import resolve_options
+from .options import context_of, resolve_options
 from .runner_pool import Caller, RunnerPool, Slot, SlotState
 from .settings import RuntimeSettings
 from .socket_dir import SocketDir
@@ -76,7 +76,7 @@ class Keeper:
             socket_path=slot.process.spec.socket_path,
             facts=model.facts,
             options=options,
-            n_ctx=slot.ready.n_ctx if slot.ready else plan.n_ctx,
+            n_ctx=context_of(options, slot.ready.n_ctx) if slot.ready else plan.n_ctx,
             load_duration_ns=time.monotonic_ns() - started,
         )
 

@@ -10,15 +10,14 @@ from dataclasses import dataclass, replace
 from .estimate import LoadShape, MemoryEstimate, choose_parallel, estimate
 from .grant import ModelFacts
 from .model_shape import ModelShape, ProjectorShape
-from .options import Options
+from .options import MIN_CONTEXT, Options
 from .placement import HEADROOM, Device, LayerSizes, place, remaining
 from .protocol import Adapter, LoadSpec
 from .settings import DEFAULT_CONTEXT, RuntimeSettings
 
-MIN_CONTEXT = 4
 MAX_STEP = 512
 """Most tokens that a runner evaluates in one go, whatever ``num_batch`` is."""
-_ASKED_FOR = ("num_batch", "num_gpu", "main_gpu", "use_mmap", "use_mlock", "num_thread", "draft_num_predict")
+_ASKED_FOR = ("num_batch", "num_gpu", "main_gpu", "use_mmap", "use_mlock", "num_thread")
 _DEFAULTS = Options()
 
 
@@ -77,11 +76,10 @@ class LoadPlan:
 
         An option at its default asks for nothing, save that the context must be as long as by default.
         """
-        if wanted.options.num_ctx:
-            if wanted.n_ctx != self.n_ctx:
-                return False
-        elif self.n_ctx < wanted.n_ctx:
-            return False
+        if self.n_ctx < wanted.n_ctx:
+            return False  # a longer one serves: the engine keeps each request to its own
+        if self.files.shape.pooling and wanted.options.num_ctx and wanted.n_ctx != self.n_ctx:
+            return False  # here the context decides how much of a text counts
         return all(
             getattr(wanted.options, name) in (getattr(_DEFAULTS, name), getattr(self.options, name))
             for name in _ASKED_FOR

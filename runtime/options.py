@@ -29,7 +29,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     # Load-time.
     num_ctx: int = 0
-    """Context of one sequence in tokens, at most what the model was trained for; 0: the server's default."""
+    """Context of one sequence in tokens, at most what the model was trained for; 0: the server's default. A
+    request that wants less than its runner has is kept to what it wants."""
     num_batch: int = 512
     """Most tokens evaluated in one step."""
     num_gpu: int = -1
@@ -72,6 +73,9 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """Added to the logits of token ids, -100 (never) to 100."""
 
 
+MIN_CONTEXT = 4
+"""Tokens; a smaller ``num_ctx`` counts as this."""
+
 LOAD_TIME: tuple[str, ...] = (
     "num_ctx",
     "num_batch",
@@ -82,6 +86,11 @@ LOAD_TIME: tuple[str, ...] = (
     "num_thread",
     "draft_num_predict",
 )
+
+
+def context_of(options: Options, n_ctx: int) -> int:
+    """The context of a request with these options, on a runner whose sequences have ``n_ctx`` tokens."""
+    return max(min(options.num_ctx, n_ctx), MIN_CONTEXT) if options.num_ctx > 0 else n_ctx
 
 
 def resolve_options(params: Mapping[str, Any], request: Mapping[str, Any]) -> Options:

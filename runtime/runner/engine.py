@@ -209,7 +209,8 @@ class Engine:
             self._post(generation, generation.start(slot))
             self.counters.prompt_tokens += len(generation.prompt)
             self.counters.cached_tokens += generation.cached
-            sampler = Sampler(generation.options, self._vocab, self._settings.n_ctx)
+            n_ctx = generation.context(self._settings.n_ctx)
+            sampler = Sampler(generation.options, self._vocab, n_ctx)
             sampler.accept(generation.prompt[generation.prompt >= 0].tolist())
             generation.sampler = sampler
         self._count()
@@ -371,7 +372,7 @@ class Engine:
     def _room(self, generation: Generation) -> int:
         """How many of the next tokens have a place in their slot; makes one by a context shift, or ends the
         generation."""
-        slot, n_ctx = generation.slot, self._settings.n_ctx
+        slot, n_ctx = generation.slot, generation.context(self._settings.n_ctx)
         assert slot is not None
         if slot.size < n_ctx:
             return n_ctx - slot.size
@@ -384,7 +385,7 @@ class Engine:
 
     def _choose(self, generation: Generation, index: int) -> None:
         """Choose the token that follows, and tell what it says; with it, those that its format forces."""
-        if generation.limit(self._settings.n_ctx) == 0:
+        if generation.limit(generation.context(self._settings.n_ctx)) == 0:
             self._finish(generation, "length")
             return
         if not self._force(generation):
@@ -430,7 +431,7 @@ class Engine:
         is_complete = generation.constraint is not None and generation.constraint.is_complete
         if generation.reader.stopped_by or generation.has_called_enough or is_complete:
             self._finish(generation, "stop")
-        elif len(generation.generated) >= generation.limit(self._settings.n_ctx):
+        elif len(generation.generated) >= generation.limit(generation.context(self._settings.n_ctx)):
             self._finish(generation, "length")
 
     def _decode_failed(self, code: int, size: int, generations: list[Generation]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..options import Options
+from ..options import Options, context_of
 from ..protocol import End, EndReason, Event, Started, Text, Thinking, TokenLogprob, ToolCall, Usage
 from .answer import Call, Content, Piece
 from .image_cells import PlacedPiece
@@ -83,6 +83,10 @@ class Generation:
     @property
     def is_decoding(self) -> bool:
         return bool(self.generated)
+
+    def context(self, n_ctx: int) -> int:
+        """What this one may use of a slot's ``n_ctx`` tokens."""
+        return context_of(self.options, n_ctx)
 
     def limit(self, n_ctx: int) -> int:
         """Most tokens to generate. Without a wish, ten contexts: an endless answer is a broken one (Ollama's

@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import structs
 
 from ..errors import BadRequest, PromptTooLong, Unsupported
-from ..options import Options
+from ..options import Options, context_of
 from ..protocol import Generate, Message, TemplateKind, Think
 from ..request_check import check
 from .constraint import CallSyntax, ConstraintCompiler
@@ -149,22 +149,24 @@ class Preparer:
     async def _prompt(self, request: Generate) -> Prompt:
         """Cut to the context where that is allowed."""
         messages = [] if request.raw else _conversation(request)
+        n_ctx = context_of(request.options, self._n_ctx)
         prompt = await self._tokens(request, messages)
-        if len(prompt) > self._n_ctx and request.truncate and request.prompt is None:
-            prompt = await self._drop_oldest(request, messages, prompt)
-        if len(prompt) > self._n_ctx:
+        if len(prompt) > n_ctx and request.truncate and request.prompt is None:
+            prompt = await self._drop_oldest(request, messages, prompt, n_ctx)
+        if len(prompt) > n_ctx:
             if not request.truncate or prompt.images:  # no image is cut through
                 raise PromptTooLong(
-                    f"reading the prompt: it has {len(prompt)} tokens, "
-                    f"the context has room for {self._n_ctx}",
+                    f"reading the prompt: it has {len(prompt)} tokens, the context has room for {n_ctx}",
                     hint="shorten the prompt, or raise num_ctx",
                 )
-            prompt = Prompt(prompt.text, self._cut(prompt.tokens, request.options))
+            prompt = Prompt(prompt.text, self._cut(prompt.tokens, request.options, n_ctx))
         if not prompt.tokens:
             raise BadRequest("reading the prompt: it is empty")
         return prompt
 
-    async def _drop_oldest(self, request: Generate, messages: list[Message], best: Prompt) -> Prompt:
+    async def _drop_oldest(
+        self, request: Generate, messages: list[Message], best: Prompt, n_ctx: int
+    ) -> Prompt:
         """Drop as few of the oldest messages as make the rest fit: never a system message, never the last."""
         # Templates insist on turns, so what is left begins with a user's, or is the last message alone, with
         # the call that it is the result of.
@@ -179,7 +181,7 @@ class Preparer:
             best = await self._tokens(request, rest)
             if middle == low == high:
                 break
-            if len(best) <= self._n_ctx:
+            if len(best) <= n_ctx:
                 high = middle
             else:
                 low = middle + 1
@@ -282,10 +284,10 @@ class Preparer:
         tokens = [*start, vocab.fim_prefix, *before, vocab.fim_suffix, *after, vocab.fim_middle]
         return Prompt(vocab.detokenize(tokens), tokens)
 
-    def _cut(self, tokens: list[int], options: Options) -> list[int]:
+    def _cut(self, tokens: list[int], options: Options, n_ctx: int) -> list[int]:
         """Keep the start, as far as `num_keep` says, and the end: an eighth of the context is left for the
         answer."""
-        room = max(1, self._n_ctx - min(self._n_ctx // 8, 256))
+        room = max(1, n_ctx - min(n_ctx // 8, 256))
         keep = room // 2 if options.num_keep < 0 else min(options.num_keep + self._vocab.add_bos, room - 1)
         return tokens[:keep] + tokens[len(tokens) - (room - keep) :]
 

@@ -144,13 +144,15 @@ def test_models_that_differ_in_words_alone_share_a_runner(shelf: ModelShelf, kee
     assert keeper.unload("pirate"), "either name unloads it"
 
 
-def test_another_context_takes_the_place_of_the_runner(shelf: ModelShelf, keeper_of: MakeKeeper) -> None:
+def test_a_longer_context_takes_the_place_of_the_runner(shelf: ModelShelf, keeper_of: MakeKeeper) -> None:
     keeper = keeper_of(shelf)
     small = acquire(keeper, options={"num_ctx": 512}, verb="load")
     assert acquire(keeper, options={"num_ctx": 512}, verb="load").socket_path == small.socket_path
     large = acquire(keeper, options={"num_ctx": 1_000_000})
     assert (small.n_ctx, large.n_ctx) == (512, 2048), "never above what the model was trained for"
     assert large.socket_path != small.socket_path
+    small_again = acquire(keeper, options={"num_ctx": 512})
+    assert (small_again.n_ctx, small_again.socket_path) == (512, large.socket_path), "no loading to and fro"
     assert acquire(keeper).socket_path == large.socket_path, "who asks for nothing takes what there is"
     assert len(pids(keeper)) == 1
     assert "Paris" in run(large)

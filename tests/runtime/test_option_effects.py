@@ -20,6 +20,7 @@ from command import TINY_CHAT
 from live_runner import LiveRunner, ask_all, live_runner
 
 from lading.modelfile.parameters import PARAMETERS
+from lading.runtime.errors import PromptTooLong
 from lading.runtime.options import LOAD_TIME, Options, resolve_options
 from lading.runtime.protocol import Generate, Text, TokenLogprob
 
@@ -377,9 +378,21 @@ def test_what_a_context_shift_keeps(lonely: LiveRunner, keep: int) -> None:
     assert again.cached_tokens == expected
 
 
-def test_truncation_is_refused_where_it_is_not_wanted(lonely: LiveRunner) -> None:
-    from lading.runtime.errors import PromptTooLong
+def test_a_request_may_use_less_than_the_runner_has(runner: LiveRunner) -> None:
+    less: dict[str, Any] = {"temperature": 0.0, "logit_bias": ((300, 100.0),), "num_ctx": 64}
+    [full] = run(runner, raw(**less, num_predict=-2))
+    assert (full.reason, len(full.tokens)) == ("length", 64 + 1)
+    [capped] = run(runner, raw(**less))
+    assert (capped.reason, len(capped.generated)) == ("length", 10 * 64)
+    [cut] = run(runner, raw(WORDS * 10, **less, num_predict=0))
+    assert cut.prompt_tokens == 64 - 64 // 8
+    with pytest.raises(PromptTooLong, match=r"the context has room for 64"):
+        run(runner, raw(WORDS * 10, **less, truncate=False))
+    [more] = run(runner, raw(**less | {"num_ctx": 10**6}, num_predict=-2))
+    assert len(more.tokens) == 256 + 1
 
+
+def test_truncation_is_refused_where_it_is_not_wanted(lonely: LiveRunner) -> None:
     with pytest.raises(PromptTooLong, match=r"the context has room for 128"):
         run(lonely, raw(WORDS * 20, truncate=False))
 
