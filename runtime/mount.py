@@ -55,6 +55,8 @@ class MountedModel:
     facts: ModelFacts
     template_kind: TemplateKind | None
     """None: the model has no template; the runner wraps conversations in ChatML."""
+    has_draft: bool = False
+    """It brings a draft model, which no runner uses."""
 
     @property
     def size(self) -> int:
@@ -97,6 +99,8 @@ class Mounter:
                 self._mounted.move_to_end(digest)
         if known is None or not self._is_whole(manifest):
             known = mount_manifest(self._store, reference, manifest, template=self._template)
+            if known.has_draft:
+                log.warning("%s: its draft model is not used: nothing is guessed ahead", reference.display)
             with self._lock:
                 self._mounted[digest] = known
                 while len(self._mounted) > _CACHED_MODELS:
@@ -160,6 +164,7 @@ def mount_manifest(
         params=_sound_params(model.params()),
         facts=_facts(reference, model, headers[0], kind, go if kind == "go" else jinja, sees=sees),
         template_kind=kind,
+        has_draft=model.draft is not None,
     )
 
 

@@ -43,7 +43,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     num_thread: int = 0
     """Threads for evaluation; 0: one for each physical core."""
     draft_num_predict: int = 4
-    """Most tokens guessed ahead by a draft model; 0: none. Without effect where the model has no draft."""
+    """Most tokens guessed ahead by a draft model; 0: none. Without effect yet: nothing is guessed ahead."""
 
     # Length.
     num_keep: int = 4

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ggufmaker import make_model
 from model_shelf import ModelShelf
 
 from lading.modelfile.errors import IntegrityError
@@ -161,3 +162,16 @@ def test_a_hostile_header_is_refused_before_a_runner_sees_it(shelf: ModelShelf) 
     path.write_bytes(data)
     with pytest.raises(BadGguf, match="block_count"):
         mounted(shelf, "tiny")
+
+
+def test_a_draft_model_that_is_not_used_is_said_so(
+    shelf: ModelShelf, caplog: pytest.LogCaptureFixture
+) -> None:
+    (shelf.folder / "small.gguf").write_bytes(make_model(seed=9))
+    shelf.create("guesser", "FROM tiny\nDRAFT small.gguf\n")
+    mounter = Mounter(shelf.store)
+    mounter.mount(Reference.parse("guesser"))
+    mounter.mount(Reference.parse("tiny"))
+    assert [entry.getMessage() for entry in caplog.records] == [
+        "guesser:latest: its draft model is not used: nothing is guessed ahead"
+    ]

@@ -151,7 +151,7 @@ def test_a_client_that_leaves_ends_the_load_that_only_it_waited_for(
         wait_until(lambda: runners(gated))
         connection.close()
         wait_until(lambda: not runners(gated))
-        assert gated.call("GET", "/api/ps").json()["models"] == [], path
+        wait_until(lambda: gated.call("GET", "/api/ps").json()["models"] == [])
     first, second = (send(gated, "/api/chat", {"model": "tiny", "messages": SAY_HELLO}) for _ in range(2))
     wait_until(lambda: runners(gated))
     [runner] = runners(gated)
