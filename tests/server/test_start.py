@@ -111,8 +111,8 @@ def _never_goes(server: LiveServer) -> None:
     assert server.post("/api/chat", body).status_code == 200
     assert "Forever (pinned)" in Lading(server.store_root, {"LADING_HOST": server.url}).ok("ps")
     before.kill()
-    wait_until(lambda: not before.is_running() or before.status() == psutil.STATUS_ZOMBIE)
-    assert server.post("/api/chat", body).status_code == 200
+    # A request that reaches it while it is dying gets an error; those that come after load the model again.
+    wait_until(lambda: server.post("/api/chat", body).status_code == 200)
     assert server.call("GET", "/api/ps").json()["models"][0]["pinned"] is True
 
 
