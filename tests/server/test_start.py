@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 from command import Lading
 from live_server import LiveServer, build_model, running_server
