@@ -110,6 +110,8 @@ class Mounter:
     def _require_signature(self, reference: Reference, manifest: Manifest) -> None:
         """Once for a name and digest. What is signed must also be what is there: blobs are hashed again
         unless the store knows them to be intact."""
+        if not self._signatures.rules:  # as most are: nothing is looked up for each request then
+            return
         tagged = self._store.find(reference).reference
         key = (tagged.name.lower(), manifest.digest)
         rule = self._signatures.rule_for(tagged)

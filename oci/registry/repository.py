@@ -77,6 +77,11 @@ class Repository:
         return (Scope(self.name, ("pull", "push") if self.writes else ("pull",)),)
 
     @property
+    def authorised(self) -> bool:
+        """Whether requests go with credentials, where there are any."""
+        return True
+
+    @property
     def base(self) -> str:
         return f"{self.origin}/v2/{self.name}"
 
@@ -95,7 +100,7 @@ class Repository:
         timeout_s: float | None = None,
         scopes: Scopes = (),
     ) -> Response:
-        """Sends a request to the registry, with credentials. Raises what `Requester.send` raises."""
+        """Sends a request to the registry, with credentials if `authorised`. Raises what `send` raises."""
         return self.requester.send(
             RegistryRequest(
                 method=method,
@@ -103,6 +108,7 @@ class Repository:
                 headers=headers or {},
                 body=body,
                 scopes=self.scopes + scopes,
+                authorised=self.authorised,
                 repeatable=repeatable,
                 timeout_s=timeout_s,
             )

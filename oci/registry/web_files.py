@@ -9,12 +9,10 @@ from ...modelfile.errors import LadingError
 from ..canonical import strict_json
 from ..descriptor import Descriptor
 from ..digest import Digest
-from .auth import Scopes
 from .errors import RegistryError, RemoteBlobNotFound
 from .origin import BadUrl, Origin, resolve
 from .repository import Repository
-from .requester import RegistryRequest
-from .transport import Body, Response, content_length, read_body
+from .transport import Response, content_length, read_body
 
 MAX_PAGE = 16 * 1024 * 1024
 """Bytes of one JSON answer."""
@@ -37,30 +35,9 @@ class WebFiles(Repository):
     urls: Mapping[Digest, str] = field(default_factory=dict)
     etag: str | None = None
 
-    def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: dict[str, str] | None = None,
-        body: Body | None = None,
-        repeatable: bool | None = None,
-        timeout_s: float | None = None,
-        scopes: Scopes = (),
-    ) -> Response:
-        """Sends a request; never with credentials where the files are in no repository."""
-        return self.requester.send(
-            RegistryRequest(
-                method=method,
-                url=url,
-                headers=headers or {},
-                body=body,
-                scopes=self.scopes + scopes,
-                authorised=bool(self.name),
-                repeatable=repeatable,
-                timeout_s=timeout_s,
-            )
-        )
+    @property
+    def authorised(self) -> bool:
+        return bool(self.name)
 
     def look(self, url: str) -> WebFacts:
         """Raises: RemoteBlobNotFound, RegistryDenied, RegistryError, RegistryUnreachable."""
