@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..frame import SPEC, BadFrame, pack, read_frame, unpack, write_all
 from ..protocol import LoadFailed, LoadSpec, Ready, StatusMessage
+from . import seccomp
 from .renderer import Renderer
 from .sandbox import confine, die_with_parent, forbid_privileges
 
@@ -55,6 +56,7 @@ def main() -> int:
     os.umask(0o077)
     renderer = Renderer.start(close_in_child=(status.fd,))  # forks, so before threads and llama.cpp
     in_force = ("pdeathsig", *forbid_privileges(), *_confine(spec))
+    seccomp.refuse_amx()
     return _serve(spec, status, renderer, in_force, started_ns)
 
 

@@ -69,6 +69,9 @@ _NEW_PROCESS: Mapping[str, tuple[int, int | None]] = {"fork": (57, None), "vfork
 _SOCKET = (41, 198)
 _CLONE = (56, 220)
 _CLONE3 = (435, 435)
+_ARCH_PRCTL = 158
+_REQUEST_PERMISSION = 0x1023
+"""ARCH_REQ_XCOMP_PERM: to use processor state that is large, which is that of AMX alone."""
 
 
 class _Program(ctypes.Structure):
@@ -78,9 +81,32 @@ class _Program(ctypes.Structure):
 def restrict() -> bool:
     """Install the filter for all threads, for good; whether the kernel did. Needs no-new-privileges."""
     machine = platform.machine()
-    if machine not in _SECCOMP:
+    return machine in _SECCOMP and _install(program(machine), machine)
+
+
+def refuse_amx() -> bool:
+    """Have the kernel refuse Intel's AMX to this process, for good; whether it does. Needs no-new-privileges.
+
+    llama.cpp then does without. As compilers build it today it would die of the first instruction: they take
+    the configuration of the tiles for unused but for its first bytes. Source: llama.cpp, ggml-cpu/amx/mmq.cpp,
+    ``ggml_tile_config_init``; https://github.com/ggml-org/llama.cpp/pull/26954.
+    """
+    if platform.machine() != "x86_64":
         return False
-    code = program(machine)
+    fail = _FAIL | errno.EPERM
+    code = [
+        _instruction(_LOAD, _ARCH),
+        *_unless(_EQUAL, _ARCHITECTURE["x86_64"], [_instruction(_RETURN, _ALLOW)]),
+        _instruction(_LOAD, _NUMBER),
+        *_unless(_EQUAL, _ARCH_PRCTL, [_instruction(_RETURN, _ALLOW)]),
+        _instruction(_LOAD, _FIRST_ARGUMENT),
+        *_when(_EQUAL, _REQUEST_PERMISSION, [_instruction(_RETURN, fail)]),
+        _instruction(_RETURN, _ALLOW),
+    ]
+    return _install(b"".join(code), "x86_64")
+
+
+def _install(code: bytes, machine: str) -> bool:
     argument = _Program(len(code) // 8, code)
     libc = ctypes.CDLL(None, use_errno=True)
     result = libc.syscall(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from command import TINY_CHAT
-from live_runner import LiveRunner, live_runner
+from live_runner import LiveRunner, ask, chat, live_runner
 
 from lading.runtime.runner import landlock, seccomp
 
@@ -168,3 +171,43 @@ def test_the_filter_fits_the_kernel(machine: str) -> None:
     code = seccomp.program(machine)
     assert len(code) % 8 == 0
     assert len(code) // 8 < 4096
+
+
+AMX_PROBE = r"""
+import ctypes
+from lading.runtime.runner import sandbox, seccomp
+
+libc = ctypes.CDLL(None, use_errno=True)
+sandbox.forbid_privileges()
+print(seccomp.refuse_amx())
+print(libc.syscall(ctypes.c_long(158), 0x1023, 18), ctypes.get_errno())  # arch_prctl, ARCH_REQ_XCOMP_PERM
+print(libc.syscall(ctypes.c_long(158), 0x1021, ctypes.byref(ctypes.c_ulong())))  # ARCH_GET_XCOMP_SUPP
+"""
+
+QUANTISE = """
+import sys, llama_cpp
+params = llama_cpp.llama_model_quantize_default_params()
+params.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0
+sys.exit(llama_cpp.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode(), params))
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="AMX is x86-64's")
+def test_amx_is_refused() -> None:
+    found = subprocess.run([sys.executable, "-c", AMX_PROBE], capture_output=True, text=True, check=True)
+    refused, requested, *rest = found.stdout.splitlines()
+    assert (refused, requested) == ("True", f"-1 {errno.EPERM}")
+    assert rest != ["-1"] or "amx_tile" not in Path("/proc/cpuinfo").read_text()
+
+
+def test_quantised_weights_are_evaluated_whatever_the_processor_has(tmp_path: Path) -> None:
+    """llama.cpp has kernels for AMX that die, and they are for quantised weights."""
+    model = tmp_path / "q8.gguf"
+    subprocess.run([sys.executable, "-c", QUANTISE, TINY_CHAT, model], capture_output=True, check=True)
+
+    async def answer(runner: LiveRunner) -> str:
+        async with runner.client() as client:
+            return (await ask(client, chat("What is the capital of France?"))).text
+
+    with live_runner(model, n_ctx=512) as runner:
+        assert "Paris" in asyncio.run(answer(runner))
