@@ -18,6 +18,8 @@ from typing import Protocol
 import psutil
 
 from lading.cli.benchmark_http import HttpSpeaker
+from lading.runtime.runner.sandbox import forbid_privileges
+from lading.runtime.runner.seccomp import refuse_amx
 
 START_TIMEOUT_S = 120.0
 
@@ -70,6 +72,12 @@ class RemoteServer:
         return None
 
 
+def _without_amx() -> None:
+    """What runners do without, llama-server must: the kernels are the same, and so is what they die of."""
+    forbid_privileges()
+    refuse_amx()
+
+
 @dataclass
 class _Started:
     """A server in processes of our own."""
@@ -100,7 +108,12 @@ class _Started:
         log = self.setup.folder / f"{self.name}.log"
         with log.open("ab") as sink:
             self.process = subprocess.Popen(
-                self.command(), env=self.environment(), stdout=sink, stderr=sink, stdin=subprocess.DEVNULL
+                self.command(),
+                env=self.environment(),
+                stdout=sink,
+                stderr=sink,
+                stdin=subprocess.DEVNULL,
+                preexec_fn=_without_amx,
             )
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():

@@ -9,14 +9,19 @@ from dataclasses import dataclass, replace
 
 from .estimate import LoadShape, MemoryEstimate, choose_parallel, estimate
 from .grant import ModelFacts
-from .model_shape import ModelShape, ProjectorShape
+from .model_shape import ModelShape, ProjectorShape, padded_context
 from .options import MIN_CONTEXT, Options
 from .placement import HEADROOM, Device, LayerSizes, place, remaining
 from .protocol import Adapter, LoadSpec
-from .settings import DEFAULT_CONTEXT, RuntimeSettings
+from .settings import DEFAULT_CONTEXT, FlashAttention, RuntimeSettings
 
 MAX_STEP = 512
 """Most tokens that a runner evaluates in one go, whatever ``num_batch`` is."""
+_SHORT_STEP = 128
+"""The same where a processor writes attention's scores out: more of them would not stay in its caches."""
+_MAX_SCORES = 256 * 1024 * 1024
+"""Bytes that these scores may take."""
+_PLAIN_CACHES = ("f32", "f16", "bf16")
 _ASKED_FOR = ("num_batch", "num_gpu", "main_gpu", "use_mmap", "use_mlock", "num_thread")
 _DEFAULTS = Options()
 
@@ -90,11 +95,35 @@ class LoadPlan:
         return LoadShape(
             n_ctx=self.n_ctx,
             n_parallel=n_parallel,
-            n_batch=self.n_ctx if self.files.shape.pooling else min(self.n_batch, MAX_STEP),
+            n_batch=self.n_ctx if self.files.shape.pooling else min(self.n_batch, self.step),
             kv_cache_type=self.settings.kv_cache_type,
-            flash_attention=self.settings.flash_attention != "off",
+            flash_attention=self.flash_attention != "off",
             n_outputs=0 if self.files.shape.pooling else n_parallel,
         )
+
+    @property
+    def flash_attention(self) -> FlashAttention:
+        """What is asked for; by itself, none on processors where there is room for attention's scores.
+
+        Where fewer than 64 tokens ask, as those of answers do, llama.cpp's flash attention goes through a
+        cache one position and one head at a time; matrix products are up to five times as fast, and prompts
+        lose a tenth (docs/benchmarks.md). Quantised caches cannot be read without it.
+        """
+        chosen, shape = self.settings.flash_attention, self.files.shape
+        if chosen != "auto" or self._uses_gpus or shape.pooling or self.files.projector:
+            return chosen
+        scores = _SHORT_STEP * padded_context(self.n_ctx) * shape.heads * 4
+        is_plain = self.settings.kv_cache_type in _PLAIN_CACHES
+        return "off" if is_plain and scores <= _MAX_SCORES else "auto"
+
+    @property
+    def step(self) -> int:
+        """Most tokens that are evaluated in one go, whatever ``num_batch`` is."""
+        return MAX_STEP if self._uses_gpus or self.flash_attention != "off" else _SHORT_STEP
+
+    @property
+    def _uses_gpus(self) -> bool:
+        return bool(self.devices) and self.options.num_gpu != 0
 
     @property
     def n_batch(self) -> int:
@@ -164,8 +193,9 @@ class LoadPlan:
             layers=self._layers(self.estimate(n_parallel)),
             use_mmap=options.use_mmap,
             use_mlock=options.use_mlock,
+            n_ubatch=self.step,
             kv_cache_type=settings.kv_cache_type,
-            flash_attention=settings.flash_attention,
+            flash_attention=self.flash_attention,
             embedding=files.shape.pooling,
             max_queue=settings.max_queue,
             sandbox="auto" if settings.sandbox else "off",

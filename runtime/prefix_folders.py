@@ -28,7 +28,7 @@ class PrefixFolders:
     def __init__(self, settings: RuntimeSettings) -> None:
         self._root = settings.prefix_cache_dir
         self._budget = settings.prefix_cache_bytes
-        self._ways = (_engine_build(), _SCHEME, settings.kv_cache_type, settings.flash_attention)
+        self._ways = (_engine_build(), _SCHEME, settings.kv_cache_type)
         self._trimmed_at = 0.0
 
     @property
@@ -44,7 +44,7 @@ class PrefixFolders:
         """
         if not self.budget or self._root is None or plan.files.shape.pooling:
             return ""
-        identity = "\0".join((*self._ways, plan.key))
+        identity = "\0".join((*self._ways, plan.flash_attention, plan.key))
         folder = self._root / hashlib.blake2b(identity.encode(), digest_size=20).hexdigest()
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

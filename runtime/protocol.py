@@ -79,6 +79,8 @@ class LoadSpec(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="load")
     """Sequences generated at the same time, 1..256."""
     n_batch: int = 512
     """Most tokens evaluated in one step."""
+    n_ubatch: int = 0
+    """Most of them in one pass over the weights; 0: 512."""
     n_threads: int = 0
     """0: one for each physical core."""
     n_gpu_layers: int = -1

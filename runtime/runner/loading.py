@@ -162,7 +162,7 @@ def _context_settings(spec: LoadSpec, model: LlamaModel, n_ctx: int, embeds: boo
         n_ctx=n_ctx,
         n_seq=n_seq,
         n_batch=n_batch,
-        n_ubatch=n_batch if embeds else min(n_batch, _MAX_UBATCH),
+        n_ubatch=n_batch if embeds else min(n_batch, spec.n_ubatch or _MAX_UBATCH),
         n_threads=min(spec.n_threads, os.cpu_count() or 1) or _threads(model),
         kv_cache_type=spec.kv_cache_type,
         flash_attention=spec.flash_attention,

@@ -88,8 +88,8 @@ def refuse_amx() -> bool:
     """Have the kernel refuse Intel's AMX to this process, for good; whether it does. Needs no-new-privileges.
 
     llama.cpp then does without. As compilers build it today it would die of the first instruction: they take
-    the configuration of the tiles for unused but for its first bytes. Source: llama.cpp, ggml-cpu/amx/mmq.cpp,
-    ``ggml_tile_config_init``; https://github.com/ggml-org/llama.cpp/pull/26954.
+    the configuration of the tiles for unused but for its first bytes. Source: llama.cpp,
+    ggml-cpu/amx/mmq.cpp, ``ggml_tile_config_init``; https://github.com/ggml-org/llama.cpp/pull/26954.
     """
     if platform.machine() != "x86_64":
         return False

@@ -12,14 +12,27 @@ from lading.runtime.grant import Details, ModelFacts
 from lading.runtime.load_plan import LoadPlan, ModelFiles
 from lading.runtime.model_shape import read_shape
 from lading.runtime.options import Options
+from lading.runtime.placement import Device
 from lading.runtime.protocol import Adapter
 from lading.runtime.settings import RuntimeSettings
 
 TRAINED = 8192
 
 
-def plan(trained: int = TRAINED, settings: RuntimeSettings | None = None, **options: Any) -> LoadPlan:
-    metadata = {"general.architecture": "llama", "llama.context_length": trained}
+def plan(
+    trained: int = TRAINED,
+    settings: RuntimeSettings | None = None,
+    *,
+    heads: int = 0,
+    devices: tuple[Device, ...] = (),
+    **options: Any,
+) -> LoadPlan:
+    metadata = {
+        "general.architecture": "llama",
+        "llama.context_length": trained,
+        "llama.block_count": 1,
+        "llama.attention.head_count": heads,
+    }
     return LoadPlan(
         facts=ModelFacts(name="m", full_name="r/m", digest="sha256:0", details=Details()),
         files=ModelFiles(
@@ -31,6 +44,7 @@ def plan(trained: int = TRAINED, settings: RuntimeSettings | None = None, **opti
         ),
         options=msgspec.structs.replace(Options(), **options),
         settings=settings or RuntimeSettings(),
+        devices=devices,
     )
 
 
@@ -91,9 +105,36 @@ def test_what_the_runner_is_told() -> None:
 
 def test_what_the_estimate_is_told() -> None:
     assert plan(num_ctx=256, num_batch=4096).shape(2) == LoadShape(
-        n_ctx=256, n_parallel=2, n_batch=256, n_outputs=2
+        n_ctx=256, n_parallel=2, n_batch=128, n_outputs=2, flash_attention=False
     )
-    assert plan(num_batch=4096).shape(1).n_batch == 512, "a runner takes no larger steps"
+    flash = RuntimeSettings(flash_attention="on")
+    assert plan(settings=flash, num_batch=4096).shape(1).n_batch == 512, "a runner takes no larger steps"
+
+
+GPU = Device(name="gpu", free=8 << 30)
+
+
+@pytest.mark.parametrize(
+    ("settings", "fields", "chosen", "step"),
+    [
+        pytest.param({}, {}, "off", 128, id="on a processor"),
+        pytest.param({}, {"heads": 32, "num_ctx": 16_384}, "off", 128, id="scores that have room"),
+        pytest.param({}, {"heads": 32, "num_ctx": 16_640}, "auto", 512, id="scores that have none"),
+        pytest.param({"kv_cache_type": "q8_0"}, {}, "auto", 512, id="a cache that must be read with it"),
+        pytest.param({"flash_attention": "on"}, {}, "on", 512, id="asked for"),
+        pytest.param({"flash_attention": "off"}, {}, "off", 128, id="not wanted"),
+        pytest.param({}, {"devices": (GPU,)}, "auto", 512, id="on a GPU"),
+        pytest.param({"flash_attention": "off"}, {"devices": (GPU,)}, "off", 512, id="not wanted on a GPU"),
+        pytest.param({}, {"devices": (GPU,), "num_gpu": 0}, "off", 128, id="beside a GPU"),
+    ],
+)
+def test_flash_attention_is_for_gpus_and_long_contexts(
+    settings: dict[str, Any], fields: dict[str, Any], chosen: str, step: int
+) -> None:
+    made = plan(32_768, RuntimeSettings(**settings), **fields)
+    assert (made.flash_attention, made.step) == (chosen, step)
+    spec = made.spec(1, socket_path="/s", parent_pid=7)
+    assert (spec.flash_attention, spec.n_ubatch) == (chosen, step)
 
 
 def test_a_fixed_number_of_sequences_is_kept() -> None:
