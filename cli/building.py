@@ -10,10 +10,11 @@ import typer
 
 from ..modelfile.errors import InputError, NotFoundError, UsageError
 from .progress import show_progress
-from .session import InsecureOption, QuietOption, Session, session_of
+from .session import InsecureOption, Session, session_of
 
 if TYPE_CHECKING:
     from ..modelfile.syntax import Modelfile
+    from ..oci.building.quantising import Quantising
     from ..oci.manifest import Manifest
     from ..oci.progress import ProgressSink
     from ..oci.reference import Reference
@@ -95,7 +96,11 @@ def create(
     build_arg: Annotated[
         list[str] | None, typer.Option("--build-arg", metavar="NAME=VALUE", help="A value for an ARG.")
     ] = None,
-    quiet: QuietOption = False,
+    quantize: Annotated[
+        str | None,
+        typer.Option("--quantize", "-q", metavar="TYPE", help="Quantise the weights: Q4_K_M, Q8_0, …"),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only the result.")] = False,
     insecure: InsecureOption = False,
 ) -> None:
     """Build a model from a Modelfile.
@@ -106,6 +111,7 @@ def create(
 
     session = session_of(context)
     reference = session.reference(model)
+    quantising = _quantising(session, quantize) if quantize is not None else None
     modelfile, folder = parse_modelfile(file)
     arguments = parse_build_arguments(build_arg or [])
     with show_progress(quiet=quiet) as progress:
@@ -118,9 +124,19 @@ def create(
             args=arguments,
             source_date_epoch=_source_date_epoch(session),
             parse_reference=session.reference,
+            quantising=quantising,
             progress=progress,
         )
     print(result.manifest.descriptor.digest)
+
+
+def _quantising(session: Session, type_name: str) -> Quantising:
+    """Raises: UnknownQuantisation."""
+    from ..oci.building.quantising import Quantising
+    from ..oci.gguf.quantisation import parse_quantisation
+    from ..runtime.quantiser import SandboxedQuantiser
+
+    return Quantising(parse_quantisation(type_name), SandboxedQuantiser(session.runtime_settings()))
 
 
 def _base_model(

@@ -8,7 +8,8 @@
     ├── PromptTooLong      the prompt does not fit the context
     ├── Unsupported        the model cannot do what was asked
     ├── Pinned             the model stays loaded, whatever is asked
-    └── ModelRefused       llama.cpp does not load the model file
+    ├── ModelRefused       llama.cpp does not load the model file
+    └── QuantisationRefused   … or does not quantise it
     BusyError
     ├── QueueFull          too many requests wait already
     ├── ShuttingDown       the runner, or the whole runtime, is being stopped
@@ -22,7 +23,8 @@
     └── BadRuntimeDir      there is no private folder for sockets
     InternalError
     ├── RunnerLost         the runner process died or went away
-    └── RunnerFault        the runner reports a bug of its own
+    ├── RunnerFault        the runner reports a bug of its own
+    └── QuantiserLost      the process that quantises died, or could not be started
 
 `failure_code` and `from_failure` are the two directions between these classes and the codes of
 `protocol.Failed`.
@@ -79,6 +81,14 @@ class Pinned(InputError):
 
 class ModelRefused(InputError):
     """llama.cpp does not load the model file."""
+
+
+class QuantisationRefused(InputError):
+    """llama.cpp does not quantise the weights called ``name`` to ``type_``."""
+
+    def __init__(self, name: str, type_: str, reason: str) -> None:
+        self.name = name
+        super().__init__(f"quantizing {name} to {type_}: llama.cpp refuses: {reason}")
 
 
 class QueueFull(BusyError):
@@ -164,6 +174,10 @@ class RunnerLost(InternalError):
 
 class RunnerFault(InternalError):
     """The runner reports a bug of its own."""
+
+
+class QuantiserLost(InternalError):
+    """The process that quantises died, or could not be started."""
 
 
 _BY_CODE: dict[FailureCode, type[LadingError]] = {

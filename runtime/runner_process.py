@@ -18,7 +18,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -27,6 +26,7 @@ from ..modelfile.errors import LadingError
 from .errors import LoadTimedOut, OutOfMemory, RunnerFault, RunnerLost, ShuttingDown, from_failure
 from .frame import REPLIES, STATUS, BadFrame, pack, read_frame, unpack
 from .memory import oom_kills
+from .process_end import LastWords, how_it_ended
 from .protocol import LoadFailed, Loading, LoadSpec, Ready, RunnerStatus, Status
 
 MODULE = "lading.runtime.runner"
@@ -34,8 +34,6 @@ STOP_GRACE_S = 2.0
 """Time between closing stdin and SIGTERM together, and SIGKILL."""
 
 _SCARCE = frozenset({errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE})
-_STDERR_LINES = 20
-_STDERR_LINE = 500
 _POLL_S = 0.05
 
 
@@ -67,7 +65,7 @@ class RunnerProcess:
         self._gone = False
         self._progress_at = 0.0
         self._process: subprocess.Popen[bytes] | None = None
-        self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._words = LastWords()
         self._oom_kills = 0
         self._thread = threading.Thread(target=self._watch, name=f"runner-{name}", daemon=True)
 
@@ -116,8 +114,7 @@ class RunnerProcess:
     @property
     def last_words(self) -> str:
         """What it wrote to its standard error last: the failed assertion, where there is one."""
-        lines = list(self._stderr)
-        return next((line for line in lines if "ASSERT" in line), lines[-1] if lines else "")
+        return self._words.text
 
     @property
     def failure(self) -> LadingError | None:
@@ -181,7 +178,7 @@ class RunnerProcess:
             self.pid = process.pid
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         reader = threading.Thread(
-            target=self._read_stderr, args=(cast(BinaryIO, process.stderr),), daemon=True
+            target=self._words.read, args=(cast(BinaryIO, process.stderr),), daemon=True
         )
         reader.start()
         # It may have ended already, as the status pipe will say, or been asked to stop.
@@ -206,15 +203,6 @@ class RunnerProcess:
             self._failure = self._failure or error
             self._changed.notify_all()
 
-    def _read_stderr(self, stream: BinaryIO) -> None:
-        with stream:
-            while line := stream.readline(_STDERR_LINE):
-                text = line.decode("utf-8", "replace").strip()
-                if text:
-                    self._stderr.append(
-                        "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-                    )
-
     def _reap(self) -> None:
         """Wait for the process, which has closed its status pipe; it may not hang on after that."""
         process = self._process
@@ -230,7 +218,7 @@ class RunnerProcess:
         except subprocess.TimeoutExpired:
             process.kill()
             status = process.wait()
-        self.how_it_ended = _how(status, oom=oom_kills() > self._oom_kills)
+        self.how_it_ended = how_it_ended(status, oom=oom_kills() > self._oom_kills)
 
     # Stopping
 
@@ -290,16 +278,6 @@ class StatusProbe:
             self._socket.connect(self._path)
             self._stream = cast(BinaryIO, self._socket.makefile("rb"))
         return self._socket, self._stream
-
-
-def _how(status: int, *, oom: bool) -> str:
-    if status >= 0:
-        return f"it exited with status {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    return f"killed by {name}: out of memory" if oom and status == -signal.SIGKILL else f"killed by {name}"
 
 
 def _refusal(name: str, spec: LoadSpec, failed: LoadFailed) -> LadingError:

@@ -11,7 +11,8 @@ arguments and the base's digest count; paths, times, owners and the new name do 
 
 The Modelfile itself is a layer too, in canonical form: build arguments put in, comments left out, local
 paths replaced by ``@sha256:…``, models pinned by digest. It builds the same model in any store that has
-the blobs.
+the blobs. Of files that were quantised it names what they became; where a base model's weights were, a
+comment says how.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import TypeAlias
 
 from ...modelfile.arguments import substitute
 from ...modelfile.formatter import format_modelfile
-from ...modelfile.instructions import Adapter, Copy, Draft, From, Instruction, Modelfile
+from ...modelfile.instructions import Adapter, Comment, Copy, Draft, From, Instruction, Modelfile
 from ..descriptor import Descriptor
 from ..dialects import modelpack
 from ..digest import Digest
@@ -40,6 +41,7 @@ from ..reference import Reference
 from ..store import Store
 from .documents import find_documents
 from .errors import BuildError
+from .quantising import Original, Quantised, Quantising, quantise_weights, quantised_name
 from .recipe import (
     Base,
     Content,
@@ -50,9 +52,19 @@ from .recipe import (
     GgufPart,
     PlannedLayer,
     Recipe,
+    base_weight_path,
+    in_order,
     make_recipe,
 )
-from .source import LocalFile, NamedModel, ReferenceParser, Source, StoredBlob, resolve_source
+from .source import (
+    LocalFile,
+    NamedModel,
+    ReferenceParser,
+    Source,
+    StoredBlob,
+    fingerprint,
+    resolve_source,
+)
 
 BaseResolver: TypeAlias = Callable[[Reference], Manifest]
 
@@ -75,23 +87,26 @@ def build(
     args: Mapping[str, str] | None = None,
     source_date_epoch: int | None = None,
     parse_reference: ReferenceParser = Reference.parse,
+    quantising: Quantising | None = None,
     progress: ProgressSink = ignore_progress,
 ) -> BuildResult:
     """Build ``modelfile`` and tag the result as ``reference``.
 
     Paths are relative to ``context``. ``base`` gives the manifest of a FROM model, and may pull it; its
     blobs must be in ``store`` then. ``source_date_epoch`` (seconds) dates the manifest, which has no date
-    otherwise. ``parse_reference`` reads a FROM model's name.
+    otherwise. ``parse_reference`` reads a FROM model's name. With ``quantising`` the weights, and nothing
+    else, are quantised: they become one file.
 
     Raises:
         ModelfileError, BuildError: an instruction cannot be carried out.
         BadGguf: a file, or the base model's, is not a GGUF file that can be loaded safely.
         SourceChanged: a file was written to meanwhile.
+        NotQuantisable, and what else `quantise_weights` raises.
         Whatever ``base`` and ``store`` raise. Then no tag has changed.
     """
     substituted = substitute(modelfile, args or {})
     with store.lease():
-        builder = _Builder(store, context, base, parse_reference, progress)
+        builder = _Builder(store, context, base, parse_reference, quantising, progress)
         result = builder.build(substituted, _created(source_date_epoch))
         store.tag(reference, result.manifest.descriptor)
     progress(Progress("success"))
@@ -105,12 +120,14 @@ class _Builder:
         context: Path,
         base: BaseResolver,
         parse_reference: ReferenceParser,
+        quantising: Quantising | None,
         progress: ProgressSink,
     ) -> None:
         self._store = store
         self._context = context
         self._resolve_base = base
         self._parse_reference = parse_reference
+        self._quantising = quantising
         self._progress = progress
         self._parts: list[GgufPart] = []
         self._base: Base | None = None
@@ -118,6 +135,8 @@ class _Builder:
         self._named: dict[Instruction, list[GgufPart | Document | str]] = {}
         self._fingerprints: dict[Path, tuple[int, ...]] = {}
         self._digests: dict[Path, FromStore] = {}
+        self._made: set[Digest] = set()
+        self._how_to_repeat = ""
 
     def build(self, modelfile: Modelfile, created: str | None) -> BuildResult:
         for instruction in _effective(modelfile):
@@ -125,6 +144,8 @@ class _Builder:
         documents = self._gather_documents(modelfile)
         self._check_together()
         recipe = make_recipe(modelfile, parts=self._parts, documents=documents, base=self._base)
+        if self._quantising is not None and self._quantise(self._quantising):
+            recipe = make_recipe(modelfile, parts=self._parts, documents=documents, base=self._base)
         stored = [(planned, self._stored(planned.content)) for planned in recipe.layers]
         text = self._canonical(modelfile).encode()
         planned = PlannedLayer(Role.MODELFILE, FIXED_PATHS[Role.MODELFILE], FromBytes(text))
@@ -159,7 +180,7 @@ class _Builder:
         content: FromFile | FromStore
         if isinstance(source, LocalFile):
             path, name, content = source.path, source.name, FromFile(source.path)
-            self._fingerprints[path] = _fingerprint(path)
+            self._fingerprints[path] = fingerprint(path)
         else:
             path, name = self._blob(instruction, source.digest), "model.gguf"
             content = FromStore(source.digest, path.stat().st_size)
@@ -228,13 +249,74 @@ class _Builder:
             if part.role is Role.ADAPTER and targets:
                 _raise_if(part.name, check_adapter_fits(part.header, targets))
 
+    # quantising
+
+    def _quantise(self, how: Quantising) -> bool:
+        """Put quantised weights in the place of the weights; False where they stay as they are."""
+        weights = [part for part in self._parts if part.role is Role.WEIGHTS]
+        if weights:
+            return self._quantise_files(how, in_order(weights))
+        assert self._base is not None  # there are weights, or no recipe
+        return self._quantise_base(how, self._base)
+
+    def _quantise_files(self, how: Quantising, weights: list[GgufPart]) -> bool:
+        name = weights[0].name
+        originals = [
+            Original(part.content.path, part.header)
+            if isinstance(part.content, FromFile)
+            else Original(self._store.blob_path(part.content.digest), part.header, part.content.digest)
+            for part in weights
+        ]
+        made = self._quantised(how, originals, name)
+        if made is None:
+            return False
+        new_name = quantised_name(name, how.type.name)
+        new = GgufPart(Role.WEIGHTS, made.header, made.content, new_name, made.origin)
+        self._parts = [new, *(part for part in self._parts if part.role is not Role.WEIGHTS)]
+        for named in self._named.values():  # the new file takes the first shard's place
+            kept = [each for each in named if not any(each is shard for shard in weights[1:])]
+            named[:] = [new if each is weights[0] else each for each in kept]
+        return True
+
+    def _quantise_base(self, how: Quantising, base: Base) -> bool:
+        layers = [layer for layer in base.layers if layer.role is Role.WEIGHTS]
+        originals = [
+            Original(self._store.blob_path(layer.digest), base.headers[layer.digest], layer.digest)
+            for layer in layers
+        ]
+        name = base_weight_path(layers[0])
+        made = self._quantised(how, originals, name)
+        if made is None:
+            return False
+        content, facts = made.content, {modelpack.QUANTIZED_FROM: made.origin}
+        media_type = layers[0].descriptor.media_type
+        new = Layer(
+            Role.WEIGHTS,
+            Descriptor(media_type, content.digest, content.size, facts),
+            quantised_name(name, how.type.name),
+        )
+        self._base = replace(
+            base,
+            layers=(new, *(layer for layer in base.layers if layer.role is not Role.WEIGHTS)),
+            headers={**base.headers, content.digest: made.header},
+        )
+        self._how_to_repeat = f" To build the same: lading create --quantize {how.type.name}"
+        return True
+
+    def _quantised(self, how: Quantising, originals: list[Original], name: str) -> Quantised | None:
+        made = quantise_weights(self._store, how, originals, name=name, progress=self._progress)
+        if made is not None:
+            self._made.add(made.content.digest)
+        return made
+
     # storing
 
     def _stored(self, content: Content) -> FromStore:
         match content:
             case FromStore():
                 self._require(content)
-                self._progress(Progress(f"using existing layer {content.digest}"))
+                how = "creating new" if content.digest in self._made else "using existing"
+                self._progress(Progress(f"{how} layer {content.digest}"))
                 return content
             case FromFile(path):
                 stored = self._imported(path)
@@ -260,7 +342,7 @@ class _Builder:
             self._progress(Progress(status, completed=done, total=total))
 
         imported = self._store.import_file(path, on_bytes=report)
-        if self._fingerprints.get(path, _fingerprint(path)) != _fingerprint(path):
+        if self._fingerprints.get(path, fingerprint(path)) != fingerprint(path):
             raise SourceChanged(path)
         self._digests[path] = FromStore(imported.digest, imported.size)
         return self._digests[path]
@@ -281,7 +363,9 @@ class _Builder:
                         instructions.append(replace(instruction, source=source, target=target))
                 case _:
                     instructions.append(instruction)
-        return format_modelfile(replace(modelfile, instructions=tuple(instructions), comments=()))
+        # That a base model's weights were quantised is said by no instruction.
+        comments = (Comment((self._how_to_repeat,), 0, detached=True),) if self._how_to_repeat else ()
+        return format_modelfile(replace(modelfile, instructions=tuple(instructions), comments=comments))
 
     def _pinned(self, named: GgufPart | Document | str) -> str:
         if isinstance(named, str):
@@ -349,12 +433,6 @@ def _checked(path: Path, name: str, *, size: int | None = None, kind: GgufKind |
 def _raise_if(name: str, problems: list[Problem]) -> None:
     if problems:
         raise BadGguf(name, problems)
-
-
-def _fingerprint(path: Path) -> tuple[int, ...]:
-    """Changes when the file is replaced or written to."""
-    status = path.stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _created(epoch: int | None) -> str | None:

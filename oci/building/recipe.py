@@ -80,6 +80,8 @@ class GgufPart:
     header: GgufHeader
     content: FromFile | FromStore
     name: str
+    quantized_from: str = ""
+    """The annotation: the digests of what it was made from here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,18 +189,19 @@ def _gguf_layers(
             None, f"FROM names both a model ({base.name}) and weights ({names}); one of them goes"
         )
     if weights:
-        weights = _in_order(weights)
+        weights = in_order(weights)
         headers: Sequence[GgufHeader] = [part.header for part in weights]
         paths = _weight_paths(weights)
         layers += [_gguf_layer(part, path) for part, path in zip(weights, paths, strict=True)]
     elif base is not None:
         headers = base.weights
         layers += [
-            _inherited(layer, _base_weight_path(layer)) for layer in base.layers if _is(layer, Role.WEIGHTS)
+            _inherited(layer, base_weight_path(layer)) for layer in base.layers if _is(layer, Role.WEIGHTS)
         ]
     else:
         raise BuildError(None, "no FROM names the weights of a model")
-    layers[0] = PlannedLayer(layers[0].role, layers[0].filepath, layers[0].content, _lengths(headers[0]))
+    facts = {**_lengths(headers[0]), **_origin(weights, base)}
+    layers[0] = PlannedLayer(layers[0].role, layers[0].filepath, layers[0].content, facts)
     for role in (Role.PROJECTOR, Role.ADAPTER, Role.DRAFT):
         layers += _single(role, parts, base)
     return layers, headers
@@ -208,8 +211,11 @@ def _is(layer: Layer, role: Role) -> bool:
     return layer.role is role
 
 
-def _in_order(weights: list[GgufPart]) -> list[GgufPart]:
-    """The shards of one model by number; a single file as it is."""
+def in_order(weights: list[GgufPart]) -> list[GgufPart]:
+    """The shards of one model by number; a single file as it is.
+
+    Raises: BuildError where they are not one model.
+    """
     if len(weights) == 1 and weights[0].header.split is None:
         return weights
     if any(part.header.split is None for part in weights):
@@ -240,7 +246,8 @@ def _weight_paths(weights: Sequence[GgufPart]) -> list[str]:
     return [f"{stem}-{number:05}-of-{len(weights):05}.gguf" for number in range(1, len(weights) + 1)]
 
 
-def _base_weight_path(layer: Layer) -> str:
+def base_weight_path(layer: Layer) -> str:
+    """The file name of weights that a base model brings."""
     return layer.filepath.rpartition("/")[2] or "model.gguf"
 
 
@@ -273,6 +280,16 @@ def _lengths(header: GgufHeader) -> dict[str, str]:
         modelpack.EMBEDDING_LENGTH: header.embedding_length,
     }
     return {key: str(value) for key, value in lengths.items() if value is not None}
+
+
+def _origin(weights: Sequence[GgufPart], base: Base | None) -> dict[str, str]:
+    """What the weights were quantised from, now or when the base model was built."""
+    if weights:
+        found = weights[0].quantized_from
+    else:
+        inherited = [layer for layer in base.layers if _is(layer, Role.WEIGHTS)] if base is not None else []
+        found = inherited[0].descriptor.annotations.get(modelpack.QUANTIZED_FROM, "") if inherited else ""
+    return {modelpack.QUANTIZED_FROM: found} if found else {}
 
 
 def file_stem(name: str) -> str:

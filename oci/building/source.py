@@ -98,6 +98,12 @@ def local_file(instruction: Naming, path: Path) -> LocalFile:
     return LocalFile(path.resolve(), path.name)
 
 
+def fingerprint(path: Path) -> tuple[int, ...]:
+    """Changes when the file is replaced or written to. Raises: OSError where it is gone."""
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 def inside(path: Path, folder: Path) -> bool:
     """Whether ``path``, its symbolic links followed, lies in ``folder``."""
     return path.resolve().is_relative_to(folder.resolve())

@@ -40,6 +40,9 @@ BASE_DIGEST = "org.opencontainers.image.base.digest"
 
 CONTEXT_LENGTH = VENDOR + "context-length"
 EMBEDDING_LENGTH = VENDOR + "embedding-length"
+QUANTIZED_FROM = VENDOR + "quantized-from"
+"""On the first layer of the weights: the digests of what they were quantised from, shards in order, with commas
+between."""
 RENDERER = VENDOR + "renderer"
 PARSER = VENDOR + "parser"
 REQUIRES = VENDOR + "requires"

@@ -119,6 +119,11 @@ class GgufHeader:
         stated = self.metadata.get("general.file_type")
         if isinstance(stated, int) and (name := FILE_TYPES.get(stated & ~FILE_TYPE_GUESSED)):
             return name
+        return self.commonest_type
+
+    @property
+    def commonest_type(self) -> str | None:
+        """The type that most bytes of its matrices are of."""
         sizes: dict[str, int] = {}
         for tensor in self.tensors:
             if len(tensor.shape) > 1:  # norms and biases stay F32 in any mixture

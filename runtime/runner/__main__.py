@@ -13,30 +13,14 @@ import sys
 import time
 from pathlib import Path
 
-from ..frame import SPEC, BadFrame, pack, read_frame, unpack, write_all
-from ..protocol import LoadFailed, LoadSpec, Ready, StatusMessage
+from ..frame import SPEC, BadFrame, read_frame, unpack
+from ..protocol import LoadFailed, LoadSpec, Ready
 from . import seccomp
 from .renderer import Renderer
 from .sandbox import confine, die_with_parent, forbid_privileges
+from .status_pipe import StatusPipe
 
 EXIT_OK, EXIT_LOAD_FAILED, EXIT_BAD_SPEC = 0, 3, 64
-
-
-class StatusPipe:
-    """The runner's original stdout. Everything else that writes to stdout goes to stderr from now on."""
-
-    def __init__(self) -> None:
-        self._fd = os.dup(1)
-        os.set_inheritable(self._fd, False)
-        os.dup2(2, 1)
-
-    def send(self, message: StatusMessage) -> None:
-        """Raises: BrokenPipeError where the parent does not listen any more."""
-        write_all(self._fd, pack(message))
-
-    @property
-    def fd(self) -> int:
-        return self._fd
 
 
 def main() -> int:

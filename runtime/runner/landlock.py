@@ -37,6 +37,8 @@ class Grants:
     """Folders in which Unix sockets may be made and removed."""
     write: tuple[str, ...] = ()
     """Folders in which files may be made, read, written, renamed and removed."""
+    overwrite: tuple[str, ...] = ()
+    """Files that exist and may be emptied and written."""
 
 
 class _Ruleset(ctypes.Structure):
@@ -78,6 +80,7 @@ def restrict(grants: Grants) -> bool:
         _grant(ruleset, grants.sockets_in, handled & (_MAKE_SOCK | _REMOVE_FILE))
         own = _READ_FILE | _READ_DIR | _WRITE_FILE | _TRUNCATE | _MAKE_FILE | _REMOVE_FILE
         _grant(ruleset, grants.write, handled & own)
+        _grant(ruleset, grants.overwrite, handled & (_WRITE_FILE | _TRUNCATE))
         return _syscall(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0)) == 0
     finally:
         os.close(ruleset)

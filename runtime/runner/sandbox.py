@@ -69,10 +69,15 @@ def forbid_privileges() -> tuple[str, ...]:
 
 
 def confine(
-    *, files: Sequence[str] = (), socket_folder: str = "", own_folder: str = "", gpu: bool = False
+    *,
+    files: Sequence[str] = (),
+    socket_folder: str = "",
+    own_folder: str = "",
+    overwrite: str = "",
+    gpu: bool = False,
 ) -> tuple[str, ...]:
-    """Leave this process its code, ``files`` to read, one folder for its socket and one for files of its own;
-    no network, no programs.
+    """Leave this process its code, ``files`` to read, one folder for its socket, one for files of its own,
+    one file, which exists, to ``overwrite``; no network, no programs.
 
     With ``gpu`` drivers keep their devices and settings, if there are any. Call it after `forbid_privileges`,
     while there is one thread. Returns the names of what is in force.
@@ -85,6 +90,7 @@ def confine(
         use=("/dev/null", *(_GPU_USES if gpu else ())),
         sockets_in=(socket_folder,) if socket_folder else (),
         write=(own_folder,) if own_folder else (),
+        overwrite=(overwrite,) if overwrite else (),
     )
     in_force = []
     if landlock.restrict(grants):

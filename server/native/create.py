@@ -23,6 +23,7 @@ from ...modelfile.instructions import (
 )
 from ...oci.digest import Digest
 from ...oci.errors import BadDigest, BadReference
+from ...oci.gguf.quantisation import Quantisation, parse_quantisation
 from ..errors import BadField
 from ..field_status import refuse_unsupported
 from ..names import Names
@@ -41,6 +42,12 @@ def modelfile_of(request: schema.CreateRequest, names: Names) -> Modelfile:
     """
     refuse_unsupported(request)
     return Modelfile(tuple(_instructions(request, names)))
+
+
+def quantisation_of(request: schema.CreateRequest) -> Quantisation | None:
+    """What the weights shall be quantised to. Raises: UnknownQuantisation, in Ollama's words."""
+    given = request.quantize or request.quantization
+    return parse_quantisation(given) if given else None
 
 
 def parse_blob_digest(text: str) -> Digest:

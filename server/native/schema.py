@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from ..field_status import Ignored, Refused
+from ..field_status import Ignored, Partly, Refused
 
 Count = int | msgspec.UnsetType
 """A counter of a last line: there, zero included, or absent."""
@@ -152,8 +152,9 @@ class CreateRequest(Named):
     license: str | list[str] = []
     parameters: dict[str, Any] = {}
     messages: list[MessageIn] = []
-    quantize: Annotated[str, Refused("not supported by this route yet")] = ""
-    quantization: Annotated[str, Refused("not supported by this route yet")] = ""
+    quantize: Annotated[str, Partly("one of the types in cli.md")] = ""
+    quantization: Annotated[str, Partly("an older name of quantize")] = ""
+    draft_quantize: Annotated[str, Refused("a draft model stays as it is")] = ""
     renderer: str = ""
     parser: str = ""
     requires: str = ""

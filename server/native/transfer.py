@@ -15,11 +15,13 @@ from falcon.asgi import Request, Response
 
 from ...modelfile.instructions import Modelfile
 from ...oci.building.build import build
+from ...oci.building.quantising import Quantising
 from ...oci.errors import BadReference, ModelNotFound
 from ...oci.manifest import Manifest
 from ...oci.progress import Progress, ProgressSink
 from ...oci.reference import Reference
 from ...oci.registry.errors import RemoteModelNotFound
+from ...runtime.quantiser import SandboxedQuantiser
 from ..errors import BadField, NoSuchModel
 from ..guard import Scope, note
 from ..json_body import read_request
@@ -28,7 +30,7 @@ from ..streaming import Body, gathered, open_stream
 from ..wire import JSON, NDJSON, json_bytes, ndjson_line
 from ..work import progress_of
 from . import schema as schema
-from .create import modelfile_of
+from .create import modelfile_of, quantisation_of
 from .encode import problem_line
 from .models import required
 
@@ -75,7 +77,11 @@ class Create:
         reference = _reference(self._services, request.model_name)
         note(req.scope, model=request.model_name)
         modelfile = modelfile_of(request, self._services.names)
-        create = functools.partial(_create_model, self._services, reference, modelfile)
+        type_ = quantisation_of(request)
+        quantising = None
+        if type_ is not None:
+            quantising = Quantising(type_, SandboxedQuantiser(self._services.settings.runtime))
+        create = functools.partial(_create_model, self._services, reference, modelfile, quantising)
         await answer(resp, create, stream=request.stream)
 
 
@@ -124,7 +130,11 @@ def _push_model(services: Services, reference: Reference, insecure: bool, progre
 
 
 def _create_model(
-    services: Services, reference: Reference, modelfile: Modelfile, progress: ProgressSink
+    services: Services,
+    reference: Reference,
+    modelfile: Modelfile,
+    quantising: Quantising | None,
+    progress: ProgressSink,
 ) -> None:
     def base(model: Reference) -> Manifest:
         """The model to start from, fetched where it is not here."""
@@ -142,6 +152,7 @@ def _create_model(
             reference=reference,
             base=base,
             parse_reference=services.names.parse,
+            quantising=quantising,
             progress=progress,
         )
 
