@@ -131,11 +131,15 @@ def create(
 
 
 def _quantising(session: Session, type_name: str) -> Quantising:
-    """Raises: UnknownQuantisation."""
+    """Raises: UnknownQuantisation, UsageError."""
     from ..oci.building.quantising import Quantising
     from ..oci.gguf.quantisation import parse_quantisation
     from ..runtime.quantiser import SandboxedQuantiser
 
+    if type_name.startswith("-"):
+        raise UsageError(
+            f"reading --quantize: expected a type, got {type_name}", hint="here -q is short for --quantize"
+        )
     return Quantising(parse_quantisation(type_name), SandboxedQuantiser(session.runtime_settings()))
 
 

@@ -83,10 +83,21 @@ def _argument(model: Model, layer: Layer) -> str:
         return _excerpt(text)
     if layer.role is Role.PARAMS:
         return _excerpt(", ".join(f"{name} {_value(value)}" for name, value in model.params().items()))
+    if layer.role is Role.WEIGHTS:
+        return f"{layer.filepath or f'@{layer.digest}'}{_origin(layer)}"
     if layer.role is Role.MESSAGES:
         count = len(model.messages())
         return f"({count} message{'s' if count != 1 else ''})"
     return layer.filepath or f"@{layer.digest}"
+
+
+def _origin(layer: Layer) -> str:
+    """What weights were quantised from, in short."""
+    originals = modelpack.quantized_from(layer)
+    if not originals:
+        return ""
+    more = f" and {len(originals) - 1} more" if len(originals) > 1 else ""
+    return f" (quantized from {originals[0].short}{more})"
 
 
 def _value(value: object) -> str:

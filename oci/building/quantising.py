@@ -188,7 +188,17 @@ def _checked(path: Path, name: str, originals: Sequence[GgufHeader]) -> GgufHead
         header = check_file(path, expected_kind=GgufKind.MODEL)
     except BadGguf as error:
         raise BadGguf(name, error.problems, hint=error.hint) from error
-    shapes = {tensor.name: tensor.shape for original in originals for tensor in original.tensors}
-    if header.split is not None or {tensor.name: tensor.shape for tensor in header.tensors} != shapes:
+    if header.split is not None or _shapes([header]) != _shapes(originals):
         raise BadGguf(name, [Problem(ProblemCode.BAD_TENSOR, "", "has not the tensors of the original")])
     return header
+
+
+def _shapes(headers: Sequence[GgufHeader]) -> dict[str, tuple[int, ...]]:
+    """Of each tensor, without the ones at the end, which need not be written."""
+    found = {}
+    for tensor in (tensor for header in headers for tensor in header.tensors):
+        count = len(tensor.shape)
+        while count > 1 and tensor.shape[count - 1] == 1:
+            count -= 1
+        found[tensor.name] = tensor.shape[:count]
+    return found

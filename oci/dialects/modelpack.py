@@ -18,7 +18,8 @@ from typing import Any
 
 from ..canonical import canonical_json
 from ..descriptor import Descriptor
-from ..errors import BadReference
+from ..digest import Digest
+from ..errors import BadDigest, BadReference
 from ..layer import Layer, Role
 from ..manifest import Manifest
 from ..media_type import CREATED, FILEPATH, OCI_EMPTY, ROLE, TITLE, VENDOR
@@ -41,7 +42,7 @@ BASE_DIGEST = "org.opencontainers.image.base.digest"
 CONTEXT_LENGTH = VENDOR + "context-length"
 EMBEDDING_LENGTH = VENDOR + "embedding-length"
 QUANTIZED_FROM = VENDOR + "quantized-from"
-"""On the first layer of the weights: the digests of what they were quantised from, shards in order, with commas
+"""On the first layer of the weights: the digests of what they were quantised from, shards in order, commas
 between."""
 RENDERER = VENDOR + "renderer"
 PARSER = VENDOR + "parser"
@@ -201,6 +202,15 @@ def lengths_in(weights: Layer) -> tuple[int | None, int | None]:
     """The context and embedding lengths that annotations of ours state."""
     annotations = weights.descriptor.annotations
     return _number(annotations.get(CONTEXT_LENGTH)), _number(annotations.get(EMBEDDING_LENGTH))
+
+
+def quantized_from(weights: Layer) -> tuple[Digest, ...]:
+    """What weights were quantised from, where a build of ours did it; empty otherwise."""
+    stated = weights.descriptor.annotations.get(QUANTIZED_FROM)
+    try:
+        return tuple(map(Digest.parse, stated.split(","))) if stated else ()
+    except BadDigest:  # somebody else's idea of it
+        return ()
 
 
 def _number(digits: str | None) -> int | None:

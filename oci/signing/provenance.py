@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..layer import Role
+from ..dialects import modelpack
+from ..layer import Layer, Role
 from ..model import Model
 
 BUILD_TYPE = "urn:lading:build:modelfile:v1"
@@ -27,7 +28,7 @@ def provenance(model: Model, *, builder: str, version: str, invocation: str | No
         {
             "name": layer.filepath or layer.role.value,
             "digest": {layer.digest.algorithm: layer.digest.hex},
-            "annotations": {"role": layer.role.value, "size": layer.size},
+            "annotations": {"role": layer.role.value, "size": layer.size, **_origin(layer)},
         }
         for layer in model.layers
         if layer.role in _INPUTS
@@ -42,3 +43,9 @@ def provenance(model: Model, *, builder: str, version: str, invocation: str | No
         },
         "runDetails": {"builder": {"id": builder}, **({"metadata": metadata} if metadata else {})},
     }
+
+
+def _origin(layer: Layer) -> dict[str, list[str]]:
+    """What weights were quantised from."""
+    originals = modelpack.quantized_from(layer)
+    return {"quantizedFrom": [str(digest) for digest in originals]} if originals else {}

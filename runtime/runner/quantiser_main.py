@@ -47,7 +47,9 @@ def main() -> int:
 def _give_up(spec: QuantiseSpec) -> None:
     """While there is one thread, and before llama.cpp and numpy come in."""
     os.nice(_NICENESS)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (spec.largest_size, spec.largest_size))
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limit = spec.largest_size if most == resource.RLIM_INFINITY else min(most, spec.largest_size)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     forbid_privileges()
     if spec.sandbox:
         confine(files=spec.sources, overwrite=spec.output)

@@ -35,7 +35,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Lading:
     shutil.copy(TINY_CHAT, folder)
     (folder / "Modelfile").write_text(MODELFILE)
     lading = Lading(folder / "home")
-    lading.ok("create", "m", "-q")
+    lading.ok("create", "m", "--quiet")
     return lading
 
 

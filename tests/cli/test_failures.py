@@ -133,7 +133,7 @@ def test_a_home_that_is_read_only(tmp_path: Path) -> None:
 
 
 def test_too_large_for_memory(lading: Lading) -> None:
-    lading.ok("create", "m", "-f", "-", "-q", stdin=f"FROM {TINY_CHAT}\n")
+    lading.ok("create", "m", "-f", "-", "--quiet", stdin=f"FROM {TINY_CHAT}\n")
     small = Lading(lading.home, {"LADING_MEMORY": "1MB"})
     error = small.fails(1, "run", "m", "hello")
     assert "MB" in error and "hint: " in error

@@ -27,7 +27,7 @@ def lading(tmp_path: Path) -> Lading:
 @pytest.fixture
 def signer(lading: Lading) -> Lading:
     lading.ok("key", "generate")
-    lading.ok("create", "chat", "-f", "-", "-q", stdin=f"FROM {TINY_CHAT}\n")
+    lading.ok("create", "chat", "-f", "-", "--quiet", stdin=f"FROM {TINY_CHAT}\n")
     return lading
 
 

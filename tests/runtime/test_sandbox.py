@@ -20,10 +20,10 @@ from lading.runtime.runner import landlock, seccomp
 
 PROBE = r"""
 import ctypes, json, os, signal, socket, subprocess, sys, threading
-model, other, folder = sys.argv[1:4]
+model, other, folder, output = sys.argv[1:5]
 from lading.runtime.runner.sandbox import confine, forbid_privileges
 
-in_force = [*forbid_privileges(), *confine(files=(model,), socket_folder=folder)]
+in_force = [*forbid_privileges(), *confine(files=(model,), socket_folder=folder, overwrite=output)]
 results = {}
 
 def attempt(name, action):
@@ -64,6 +64,11 @@ for name, action in {
     "list the root": lambda: os.listdir("/"),
     "make a file": lambda: open(folder + "/file", "w"),
     "make a file in /tmp": lambda: open("/tmp/lading-probe", "w"),
+    "overwrite its output": lambda: open(output, "wb").write(b"new"),
+    "read its output": lambda: open(output, "rb"),
+    "remove its output": lambda: os.unlink(output),
+    "replace its output": lambda: os.rename(output, output + "2"),
+    "make a file beside its output": lambda: open(output + "3", "wb"),
     "make its socket": make_socket,
     "import a module": lambda: __import__("sqlite3"),
     "start a thread": thread,
@@ -85,6 +90,7 @@ print(json.dumps([in_force, results]))
 
 DONE = {
     "read the model",
+    "overwrite its output",
     "make its socket",
     "import a module",
     "start a thread",
@@ -98,6 +104,10 @@ NEEDS_LANDLOCK = {
     "list the root",
     "make a file",
     "make a file in /tmp",
+    "read its output",
+    "remove its output",
+    "replace its output",
+    "make a file beside its output",
 }
 NEEDS_LANDLOCK_6 = {"signal its parent"}
 
@@ -107,14 +117,20 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[st
     folder = tmp_path_factory.mktemp("probe")
     (folder / "other").write_text("secret")
     (folder / "run").mkdir()
+    (folder / "out").mkdir()
+    (folder / "out" / "file").write_text("old and longer")
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, str(TINY_CHAT), str(folder / "other"), str(folder / "run")],
+        [
+            *(sys.executable, "-c", PROBE, str(TINY_CHAT)),
+            *(str(folder / name) for name in ("other", "run", "out/file")),
+        ],
         capture_output=True,
         check=True,
         text=True,
         timeout=60,
         cwd="/",
     )
+    assert (folder / "out" / "file").read_text() == "new"
     in_force, results = json.loads(done.stdout)
     return in_force, results
 

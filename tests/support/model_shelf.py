@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lading.modelfile.syntax import parse
-from lading.oci.building.build import build
+from lading.oci.building.build import BuildResult, build
+from lading.oci.building.quantising import Quantising
 from lading.oci.reference import Reference
 from lading.oci.store import Store
 
@@ -29,6 +30,17 @@ class ModelShelf:
             base=self.store.resolve,
         )
         return reference
+
+    def quantise(self, name: str, modelfile: str, quantising: Quantising) -> BuildResult:
+        """Build ``modelfile`` with quantised weights, and tag it."""
+        return build(
+            parse(modelfile),
+            context=self.folder,
+            store=self.store,
+            reference=Reference.parse(name),
+            base=self.store.resolve,
+            quantising=quantising,
+        )
 
     def variant(self, source: Path, name: str, old: bytes, new: bytes) -> Path:
         """A copy of a GGUF file in the folder, with one text in its header replaced by another as long."""
