@@ -22,6 +22,7 @@ from lading.cli.settings import SETTINGS
 from lading.modelfile.linter import RULES
 from lading.modelfile.parameters import PARAMETERS
 from lading.oci.dialects.modelpack import media_type_of
+from lading.oci.gguf.quantisation import ALIASES, QUANTISATIONS
 from lading.oci.layer import FIXED_PATHS, Role
 from lading.runtime.runner.thinking import KNOWN_TAGS
 from lading.runtime.runner.tool_formats import harmony
@@ -77,6 +78,18 @@ def settings() -> str:
                 setting.meaning,
             )
             for setting in SETTINGS
+        ),
+    )
+
+
+def quantisations() -> str:
+    """What weights can be quantised to."""
+    aliases = {name: alias for alias, name in ALIASES.items()}
+    return table(
+        ("type", "also", "bits a weight", "what to expect"),
+        (
+            (f"`{name}`", f"`{aliases[name]}`" if name in aliases else "", f"{one.bits:g}", one.meaning)
+            for name, one in QUANTISATIONS.items()
         ),
     )
 
@@ -164,6 +177,7 @@ GENERATORS = {
     "lint-rules": lint_rules,
     "settings": settings,
     "exit-codes": exit_codes,
+    "quantisations": quantisations,
     "commands": commands,
     "native-fields": lambda: api_tables.field_table(api_tables.NATIVE, table),
     "openai-fields": lambda: api_tables.field_table(api_tables.OPENAI, table),

@@ -20,11 +20,11 @@
     ├── OutOfMemory        the model does not fit into memory
     │   └── DoesNotFit     … as was known before anything was loaded
     ├── NoPlace            as many models as allowed are pinned
+    ├── QuantiserLost      the process that quantises died, or could not be started
     └── BadRuntimeDir      there is no private folder for sockets
     InternalError
     ├── RunnerLost         the runner process died or went away
-    ├── RunnerFault        the runner reports a bug of its own
-    └── QuantiserLost      the process that quantises died, or could not be started
+    └── RunnerFault        the runner reports a bug of its own
 
 `failure_code` and `from_failure` are the two directions between these classes and the codes of
 `protocol.Failed`.
@@ -164,6 +164,11 @@ class NoPlace(ResourceError):
         )
 
 
+class QuantiserLost(ResourceError):
+    """The process that quantises was killed, was killed by what it read, or could not be started. What it was
+    doing is undone."""
+
+
 class BadRuntimeDir(ResourceError):
     """The folder for sockets cannot be made, is not private, or has too long a name."""
 
@@ -174,10 +179,6 @@ class RunnerLost(InternalError):
 
 class RunnerFault(InternalError):
     """The runner reports a bug of its own."""
-
-
-class QuantiserLost(InternalError):
-    """The process that quantises died, or could not be started."""
 
 
 _BY_CODE: dict[FailureCode, type[LadingError]] = {
