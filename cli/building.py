@@ -87,6 +87,12 @@ def parse_build_arguments(pairs: list[str]) -> dict[str, str]:
     return arguments
 
 
+def _complete_type(incomplete: str) -> list[str]:
+    from ..oci.gguf.quantisation import QUANTISATIONS
+
+    return [name for name in QUANTISATIONS if name.startswith(incomplete.upper())]
+
+
 def create(
     context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The name to give it.")],
@@ -98,7 +104,12 @@ def create(
     ] = None,
     quantize: Annotated[
         str | None,
-        typer.Option("--quantize", "-q", metavar="TYPE", help="Quantise the weights: Q4_K_M, Q8_0, …"),
+        typer.Option(
+            *("--quantize", "-q"),
+            metavar="TYPE",
+            help="Quantise the weights: Q4_K_M, Q8_0, …",
+            autocompletion=_complete_type,
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only the result.")] = False,
     insecure: InsecureOption = False,
@@ -114,7 +125,7 @@ def create(
     quantising = _quantising(session, quantize) if quantize is not None else None
     modelfile, folder = parse_modelfile(file)
     arguments = parse_build_arguments(build_arg or [])
-    with show_progress(quiet=quiet) as progress:
+    with show_progress(quiet=quiet, interrupted="The model was not created.") as progress:
         result = build(
             modelfile,
             context=folder,

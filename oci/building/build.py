@@ -262,7 +262,7 @@ class _Builder:
     def _quantise_files(self, how: Quantising, weights: list[GgufPart]) -> bool:
         name = weights[0].name
         originals = [
-            Original(part.content.path, part.header)
+            Original(part.content.path, part.header, fingerprint=self._fingerprints[part.content.path])
             if isinstance(part.content, FromFile)
             else Original(self._store.blob_path(part.content.digest), part.header, part.content.digest)
             for part in weights

@@ -9,6 +9,7 @@ The output is an ingest file of the store: it becomes a blob when all is well, a
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -74,11 +75,13 @@ class Quantising:
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """A file of weights to be quantised. ``digest`` is None for one outside the store."""
+    """A file of weights to be quantised: a blob, with its ``digest``, or a file outside the store, with the
+    ``fingerprint`` that it had before it was checked."""
 
     path: Path
     header: GgufHeader
     digest: Digest | None = None
+    fingerprint: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,6 @@ def quantise_weights(
     type_ = require_quantisable(name, headers)
     if type_ == how.type.name:
         return None
-    before = [fingerprint(original.path) for original in originals]
     digests = [_digest_of(original, progress) for original in originals]
     status = f"quantizing {type_} model to {how.type.name}"
     with store.ingest() as ingest:
@@ -134,9 +136,9 @@ def quantise_weights(
             with translating("writing", ingest.path):
                 how.quantiser(job, report)
         except LadingError:
-            _require_unchanged(originals, before)  # that explains whatever else went wrong
+            _require_unchanged(originals)  # that explains whatever else went wrong
             raise
-        _require_unchanged(originals, before)
+        _require_unchanged(originals)
         size = ingest.path.stat().st_size
         progress(Progress(status, digests[0], completed=size, total=size))
         progress(Progress("verifying conversion"))
@@ -168,14 +170,18 @@ def _digest_of(original: Original, progress: ProgressSink) -> Digest:
         progress(Progress(f"hashing file {original.path.name}", completed=done, total=total))
 
     source = open_source(original.path)
-    with open(source, "rb"):  # noqa: PTH123 - a descriptor, to be closed
+    try:
         return hash_source(source, original.path, report).digest
+    finally:
+        os.close(source)
 
 
-def _require_unchanged(originals: Sequence[Original], before: Sequence[tuple[int, ...]]) -> None:
-    for original, known in zip(originals, before, strict=True):
+def _require_unchanged(originals: Sequence[Original]) -> None:
+    for original in originals:
+        if original.fingerprint is None:
+            continue  # blobs are never written
         try:
-            same = fingerprint(original.path) == known
+            same = fingerprint(original.path) == original.fingerprint
         except OSError:
             same = False
         if not same:

@@ -108,9 +108,7 @@ def require_quantisable(name: str, headers: Sequence[GgufHeader]) -> str:
     lossy = sorted({t.type.name for header in headers for t in header.tensors if t.type.block > 1})
     if lossy:
         raise NotQuantisable(name, stated if stated not in FLOAT_TYPES else " and ".join(lossy))
-    if stated in FLOAT_TYPES:
-        return stated
-    return next((found for header in headers if (found := header.commonest_type)), "unknown")
+    return next((found for header in headers if (found := header.commonest_type)), stated)
 
 
 def largest_size(headers: Sequence[GgufHeader]) -> int:
