@@ -90,7 +90,8 @@ def parse_build_arguments(pairs: list[str]) -> dict[str, str]:
 def _complete_type(incomplete: str) -> list[str]:
     from ..oci.gguf.quantisation import QUANTISATIONS
 
-    return [name for name in QUANTISATIONS if name.startswith(incomplete.upper())]
+    found = [name for name in QUANTISATIONS if name.startswith(incomplete.upper())]
+    return [name.lower() for name in found] if incomplete.islower() else found
 
 
 def create(
