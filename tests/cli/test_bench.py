@@ -15,7 +15,7 @@ WORKLOADS = ["load", "prompt", "one client", "2 clients", "2 clients, one system
 
 @pytest.fixture
 def model(lading: Lading) -> str:
-    lading.ok("create", "chat", "-f", "-", "-q", stdin=MODELFILE)
+    lading.ok("create", "chat", "-f", "-", "--quiet", stdin=MODELFILE)
     return "chat"
 
 

@@ -20,7 +20,7 @@ LICENSE "Apache-2.0"
 @pytest.fixture
 def model(lading: Lading) -> str:
     """A model of this name is in the store."""
-    lading.ok("create", "chat", "-f", "-", "-q", stdin=MODELFILE)
+    lading.ok("create", "chat", "-f", "-", "--quiet", stdin=MODELFILE)
     return "chat"
 
 
@@ -39,7 +39,7 @@ def test_the_same_inputs_give_the_same_digest_elsewhere(tmp_path: Path) -> None:
         (folder / "weights.gguf").write_bytes(TINY_CHAT.read_bytes())
         (folder / "Modelfile").write_text("FROM ./weights.gguf\nSYSTEM hi\n", "utf-8")
         command = Lading(tmp_path / name / "home")
-        digests.add(command.ok("create", f"model-{name}", "-q", cwd=folder))
+        digests.add(command.ok("create", f"model-{name}", "--quiet", cwd=folder))
     assert len(digests) == 1
 
 
@@ -80,7 +80,7 @@ def test_show(lading: Lading, model: str) -> None:
 
 def test_show_modelfile_builds_the_same_model(lading: Lading, model: str) -> None:
     text = lading.ok("show", model, "--modelfile")
-    lading.ok("create", "again", "-f", "-", "-q", stdin=text)
+    lading.ok("create", "again", "-f", "-", "--quiet", stdin=text)
     first, second = (
         [layer["digest"] for layer in found["manifest"]["layers"]]
         for found in json.loads(lading.ok("inspect", model, "again"))
@@ -104,7 +104,7 @@ def test_history_names_the_instruction_of_each_layer(lading: Lading, model: str)
 
 def test_a_derived_model_shares_its_layers(lading: Lading, model: str) -> None:
     before = {path.name for path in (lading.home / "blobs" / "sha256").iterdir()}
-    lading.ok("create", "pirate", "-f", "-", "-q", stdin="FROM chat\nSYSTEM You are a pirate.\n")
+    lading.ok("create", "pirate", "-f", "-", "--quiet", stdin="FROM chat\nSYSTEM You are a pirate.\n")
     added = [path for path in (lading.home / "blobs" / "sha256").iterdir() if path.name not in before]
     assert sum(path.stat().st_size for path in added) < 20_000
     assert lading.ok("show", "pirate", "--system") == "You are a pirate.\n"
@@ -123,7 +123,7 @@ def test_cp_and_rm(lading: Lading, model: str) -> None:
 
 def test_a_damaged_model_is_listed_and_can_be_removed(lading: Lading, model: str) -> None:
     lading.ok("cp", model, "sound")
-    lading.ok("create", "broken", "-f", "-", "-q", stdin="FROM chat\nSYSTEM x\n")
+    lading.ok("create", "broken", "-f", "-", "--quiet", stdin="FROM chat\nSYSTEM x\n")
     rows = {row["name"]: row for row in json.loads(lading.ok("ls", "--json"))}
     manifest = lading.home / "blobs" / "sha256" / rows["broken:latest"]["digest"].removeprefix("sha256:")
     manifest.chmod(0o644)

@@ -16,9 +16,9 @@ from registry_server import INSTALLED, WHY_NOT, running_registry
 def user(tmp_path: Path) -> Lading:
     """Has ``chat``, and ``pirate`` on top of it."""
     user = Lading(tmp_path / "home")
-    user.ok("create", "chat", "-f", "-", "-q", stdin=f"FROM {TINY_CHAT}\nSYSTEM hi\n")
+    user.ok("create", "chat", "-f", "-", "--quiet", stdin=f"FROM {TINY_CHAT}\nSYSTEM hi\n")
     pirate = 'FROM chat\nSYSTEM """hi\nArr."""\nPARAMETER temperature 0.2\n'
-    user.ok("create", "pirate", "-f", "-", "-q", stdin=pirate)
+    user.ok("create", "pirate", "-f", "-", "--quiet", stdin=pirate)
     return user
 
 
@@ -40,7 +40,7 @@ def test_diff(user: Lading) -> None:
 def test_what_weights_say_does_not_steer_the_terminal(user: Lading, tmp_path: Path) -> None:
     for name, title in (("plain", "plain"), ("evil", "ev\x1b[2J\r\u202eil")):
         (tmp_path / f"{name}.gguf").write_bytes(make_model(general__name=string(title)))
-        user.ok("create", name, "-f", "-", "-q", stdin=f"FROM {tmp_path}/{name}.gguf\n")
+        user.ok("create", name, "-f", "-", "--quiet", stdin=f"FROM {tmp_path}/{name}.gguf\n")
     text = user.ok("diff", "plain", "evil")
     assert "Metadata\n  - general.name plain\n  + general.name ev\\x1b[2J\\r\\u202eil\n" in text
 

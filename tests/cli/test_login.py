@@ -56,7 +56,7 @@ def log_in(user: Lading, registry: RunningRegistry) -> str:
 
 def test_login_push_logout(user: Lading, registry: RunningRegistry) -> None:
     name = f"{registry.host}/team/login:v1"
-    user.ok("create", name, "-f", "-", "-q", stdin=f"FROM {TINY_CHAT}\n")
+    user.ok("create", name, "-f", "-", "--quiet", stdin=f"FROM {TINY_CHAT}\n")
     assert f"lading login {registry.host}" in user.fails(4, "push", name)
     config = config_of(user)
     assert log_in(user, registry) == f"logged in to {registry.host} as {USER}; kept in {config}\n"

@@ -17,8 +17,8 @@ from command import LADING, TINY_CHAT, Lading
 def user(tmp_path: Path) -> Lading:
     """Has ``chat`` and, on top of it, ``pirate``."""
     user = Lading(tmp_path / "home")
-    user.ok("create", "chat", "-f", "-", "-q", stdin=f"FROM {TINY_CHAT}\n")
-    user.ok("create", "pirate", "-f", "-", "-q", stdin="FROM chat\nSYSTEM You are a pirate.\n")
+    user.ok("create", "chat", "-f", "-", "--quiet", stdin=f"FROM {TINY_CHAT}\n")
+    user.ok("create", "pirate", "-f", "-", "--quiet", stdin="FROM chat\nSYSTEM You are a pirate.\n")
     return user
 
 
@@ -123,7 +123,7 @@ def test_ctrl_c_leaves_no_file(user: Lading, tmp_path: Path, delay_s: float) -> 
     with big.open("wb") as sparse:
         sparse.truncate(400_000_000)
     (tmp_path / "Modelfile").write_text(f"FROM {TINY_CHAT}\nCOPY big.bin docs/big.bin\n", "utf-8")
-    user.ok("create", "big", "-f", tmp_path / "Modelfile", "-q")
+    user.ok("create", "big", "-f", tmp_path / "Modelfile", "--quiet")
     process = subprocess.Popen(
         [LADING, "save", "big", "-o", "big.tar"],
         env=user.environment,
@@ -145,7 +145,7 @@ def test_ctrl_c_leaves_no_file(user: Lading, tmp_path: Path, delay_s: float) -> 
 def test_a_load_that_was_killed(user: Lading, friend: Lading, tmp_path: Path, delay_s: float) -> None:
     (tmp_path / "big.bin").write_bytes(os.urandom(1 << 20) * 100)
     (tmp_path / "Modelfile").write_text(f"FROM {TINY_CHAT}\nCOPY big.bin docs/big.bin\n", "utf-8")
-    user.ok("create", "big", "-f", tmp_path / "Modelfile", "-q")
+    user.ok("create", "big", "-f", tmp_path / "Modelfile", "--quiet")
     user.ok("save", "big", "-q", "-o", tmp_path / "big.tar")
     process = subprocess.Popen([LADING, "load", "-q", "-i", tmp_path / "big.tar"], env=friend.environment)
     time.sleep(delay_s)

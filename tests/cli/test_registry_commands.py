@@ -39,7 +39,7 @@ def test_push_and_pull(tmp_path: Path, registry: RunningRegistry) -> None:
     builder = _logged_in(tmp_path / "builder", registry.host)
     user = _logged_in(tmp_path / "user", registry.host)
     name = f"{registry.host}/team/chat:v1"
-    digest = builder.ok("create", name, "-f", "-", "-q", stdin=f"FROM {TINY_CHAT}\n").strip()
+    digest = builder.ok("create", name, "-f", "-", "--quiet", stdin=f"FROM {TINY_CHAT}\n").strip()
     pushed = builder.run("push", name)
     assert (pushed.code, pushed.out) == (0, f"{name}@{digest}\n"), pushed.err
     assert pushed.err.splitlines()[-1] == "success"
@@ -58,7 +58,7 @@ def test_wrong_credentials_are_said_and_not_shown(tmp_path: Path) -> None:
             Lading(tmp_path / "nobody"),
             _logged_in(tmp_path / "stranger", registry.host, password="wr0ng-secret"),
         ):
-            machine.ok("create", name, "-f", "-", "-q", stdin=f"FROM {TINY_CHAT}\n")
+            machine.ok("create", name, "-f", "-", "--quiet", stdin=f"FROM {TINY_CHAT}\n")
             error = machine.fails(4, "push", name)
             assert "hint: " in error and "wr0ng-secret" not in error
             assert registry.host in machine.fails(4, "pull", name)
@@ -74,7 +74,7 @@ def test_a_model_that_the_registry_does_not_have(tmp_path: Path) -> None:
 def test_our_own_registry(tmp_path: Path, free_port: Callable[[], int]) -> None:
     address = f"127.0.0.1:{free_port()}"
     builder, user = Lading(tmp_path / "builder"), Lading(tmp_path / "user")
-    builder.ok("create", "chat", "-f", "-", "-q", stdin=f"FROM {TINY_CHAT}\n")
+    builder.ok("create", "chat", "-f", "-", "--quiet", stdin=f"FROM {TINY_CHAT}\n")
     with Lading(tmp_path / "shared").background(
         "registry", "--listen", address, ready=f"http://{address}/v2/"
     ):
@@ -95,7 +95,7 @@ def test_ctrl_c_while_pulling_keeps_what_came_and_says_so(tmp_path: Path) -> Non
         big.write_bytes(bytes(3_000_000))
         modelfile = f"FROM {TINY_CHAT}\nCOPY {big.name} docs/big.bin\n"
         (tmp_path / "Modelfile").write_text(modelfile, "utf-8")
-        builder.ok("create", name, "-f", tmp_path / "Modelfile", "-q")
+        builder.ok("create", name, "-f", tmp_path / "Modelfile", "--quiet")
         builder.ok("push", name, "-q")
         process = subprocess.Popen(
             [LADING, "pull", name, "--limit-rate", "20KB", "--parallel", "2"],  # which would take minutes
@@ -132,7 +132,7 @@ def _arrived(ingest: Path) -> int:
 def test_a_mirror_from_the_settings(tmp_path: Path) -> None:
     with running_registry(tmp_path / "registry") as registry:
         builder = Lading(tmp_path / "builder")
-        builder.ok("create", "chat", "-f", "-", "-q", stdin=f"FROM {TINY_CHAT}\n")
+        builder.ok("create", "chat", "-f", "-", "--quiet", stdin=f"FROM {TINY_CHAT}\n")
         builder.ok("push", "chat", f"{registry.host}/copies/team/chat:v1", "-q")
         mirrors = f"registry.invalid=127.0.0.1:1,registry.invalid={registry.host}/copies"
         user = Lading(tmp_path / "user", {"LADING_MIRRORS": mirrors})

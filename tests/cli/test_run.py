@@ -22,7 +22,7 @@ PARIS = "The capital of France is Paris."
 
 @pytest.fixture
 def model(lading: Lading) -> str:
-    lading.ok("create", "chat", "-f", "-", "-q", stdin=MODELFILE)
+    lading.ok("create", "chat", "-f", "-", "--quiet", stdin=MODELFILE)
     return "chat"
 
 
@@ -158,7 +158,7 @@ def test_several_lines_and_the_end_of_input(terminal: Terminal) -> None:
 
 
 def test_ctrl_c_ends_the_answer_and_not_the_conversation(lading: Lading, model: str) -> None:
-    lading.ok("create", "endless", "-f", "-", "-q", stdin=f"FROM {model}\nPARAMETER num_predict 20000\n")
+    lading.ok("create", "endless", "-f", "-", "--quiet", stdin=f"FROM {model}\nPARAMETER num_predict 20000\n")
     terminal = Terminal(lading, "run", "endless", "--think", "false")
     terminal.wait_for(">>> ")
     terminal.send("Count from 1 to 100.\n")

@@ -192,7 +192,7 @@ def test_a_server_obeys_the_policy(
         assert call("/api/pull", {"model": name, "stream": False}) == (200, {"status": "success"})
         _, listed = call("/api/tags")
         assert [row["name"] for row in listed["models"]] == [name]
-        server.ok("create", "mine", "-f", "-", "-q", stdin=f"FROM {TINY_CHAT}\n")
+        server.ok("create", "mine", "-f", "-", "--quiet", stdin=f"FROM {TINY_CHAT}\n")
         question = {"prompt": "What is the capital of France?", "stream": False}
         status, answer = call("/api/generate", {"model": "mine"} | question)
         assert status == 403 and "it is not signed" in answer["error"], answer

@@ -19,7 +19,7 @@ ASK = ("run", "--think=false", "seer")
 
 @pytest.fixture
 def seer(lading: Lading) -> Lading:
-    lading.ok("create", "seer", "-f", str(EXAMPLE / "Modelfile"), "-q")
+    lading.ok("create", "seer", "-f", str(EXAMPLE / "Modelfile"), "--quiet")
     return lading
 
 
@@ -36,7 +36,7 @@ def test_what_is_shown(seer: Lading) -> None:
     shown = seer.ok("show", "seer")
     assert "vision" in shown and "Projector" in shown and "image size" in shown
     plain = Lading(seer.home)
-    plain.ok("create", "chat", "-f", "-", "-q", stdin=f"FROM {TINY_CHAT}\n")
+    plain.ok("create", "chat", "-f", "-", "--quiet", stdin=f"FROM {TINY_CHAT}\n")
     assert "vision" not in plain.ok("show", "chat") and "Projector" not in plain.ok("show", "chat")
 
 
@@ -62,7 +62,7 @@ def test_paths_in_the_prompt(seer: Lading, tmp_path: Path) -> None:
 
 
 def test_a_model_that_cannot_see_reads_the_path(lading: Lading) -> None:
-    lading.ok("create", "chat", "-f", "-", "-q", stdin=f"FROM {TINY_CHAT}\nPARAMETER temperature 0\n")
+    lading.ok("create", "chat", "-f", "-", "--quiet", stdin=f"FROM {TINY_CHAT}\nPARAMETER temperature 0\n")
     said = lading.run("run", "--think=false", "chat", "Repeat the word", str(EXAMPLE / "blue.png"))
     assert said.code == 0 and said.out.strip()
 
@@ -89,9 +89,11 @@ def test_its_role_goes_where_it_goes(seer: Lading, tmp_path: Path, free_port: Ca
     assert names == ["tiny-chat.gguf", "mmproj-tiny-vision.gguf"]
     # A file that is not called so is, where it arrives.
     shutil.copy(TINY_VISION, tmp_path / "eye.gguf")
-    there.ok("create", "other", "-f", "-", "-q", stdin=f"FROM {TINY_CHAT}\nFROM {tmp_path / 'eye.gguf'}\n")
+    there.ok(
+        "create", "other", "-f", "-", "--quiet", stdin=f"FROM {TINY_CHAT}\nFROM {tmp_path / 'eye.gguf'}\n"
+    )
     other = json.loads(there.ok("inspect", "other", "--raw"))
     assert other["layers"][1]["annotations"]["org.cncf.model.filepath"] == "mmproj-eye.gguf"
     # Built on by name: the projector comes along.
-    there.ok("create", "third", "-f", "-", "-q", stdin="FROM seer\nSYSTEM You are helpful.\n")
+    there.ok("create", "third", "-f", "-", "--quiet", stdin="FROM seer\nSYSTEM You are helpful.\n")
     assert "vision" in there.ok("show", "third")
