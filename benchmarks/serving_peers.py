@@ -163,7 +163,7 @@ class LadingServer(_Started):
         self._lading = str(Path(sys.executable).with_name("lading"))
         parameters = f"FROM {self.setup.model.resolve()}\nPARAMETER num_ctx {self.setup.context}\n"
         subprocess.run(
-            [self._lading, "create", "-q", "bench", "-f", "-"],
+            [self._lading, "create", "--quiet", "bench", "-f", "-"],
             input=parameters.encode(),
             env=self.environment(),
             stdout=subprocess.DEVNULL,
