@@ -48,5 +48,6 @@ class LoadReport:
 
 
 def _is_main_memory(buffer: str) -> bool:
-    """``CPU``, ``CPU_Mapped``, ``CPU_REPACK``; ``CUDA_Host`` is main memory that a driver has pinned."""
-    return buffer.startswith("CPU") or buffer.endswith("_Host")
+    """``CPU``, ``CPU_Mapped``, ``CPU_REPACK``, and ``AMX``, weights laid out for processors that have it;
+    ``CUDA_Host`` is main memory that a driver has pinned."""
+    return buffer.startswith("CPU") or buffer == "AMX" or buffer.endswith("_Host")

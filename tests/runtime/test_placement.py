@@ -180,6 +180,14 @@ sched_reserve:  CUDA_Host compute buffer size =    16.01 MiB
 """
 
 
+@pytest.mark.parametrize("buffer", ["CPU", "CPU_Mapped", "CPU_REPACK", "AMX", "CUDA_Host"])
+def test_main_memory_is_no_gpus(buffer: str) -> None:
+    report = LoadReport()
+    report.read(f"load_tensors: {buffer:>12} model buffer size =     4.38 MiB")
+    assert report.memory(gpu_only=True) == {}
+    assert report.memory()["weights"] == pytest.approx(4.38 * 2**20, abs=1)
+
+
 def test_what_the_log_says_of_gpus() -> None:
     report = LoadReport()
     for line in LOG_OF_TWO_GPUS.splitlines():
