@@ -106,6 +106,13 @@ def _limits(settings: Settings) -> Limits:
         body_progress_s=parse_keep_alive_setting(str(settings["body_timeout"])),
         write_stall_s=parse_keep_alive_setting(str(settings["write_timeout"])),
         request_s=parse_keep_alive_setting(str(settings["request_timeout"])),
+        messages=settings["max_messages"],
+        tools=settings["max_tools"],
+        stops=settings["max_stops"],
+        stop_length=settings["max_stop_length"],
+        images=settings["max_images"],
+        image=settings["max_image"],
+        choices=settings["max_choices"],
         connections=settings["max_connections"],
         connections_per_ip=settings["max_connections_per_ip"],
     )

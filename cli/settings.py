@@ -122,6 +122,15 @@ def _positive(raw: Any) -> int:
     return number
 
 
+def _up_to(most: int) -> Callable[[Any], int]:
+    def parse(raw: Any) -> int:
+        if (number := _positive(raw)) > most:
+            raise ValueError
+        return number
+
+    return parse
+
+
 def _size(raw: Any) -> int:
     if (size := _bytes(raw)) < 1:
         raise ValueError
@@ -279,6 +288,20 @@ SETTINGS: tuple[Setting, ...] = (
             meaning="how long a client may leave its socket full"),
     Setting(name="request_timeout", parse=_duration, expected="a duration such as 10m", default="1h",
             meaning="longest time that a model's answer may take, loading and waiting included"),
+    Setting(name="max_messages", parse=_positive, expected="a whole number above 0", default=1024,
+            meaning="messages of one conversation"),
+    Setting(name="max_tools", parse=_up_to(512), expected="a whole number from 1 to 512", default=128,
+            meaning="tools that one request may offer"),
+    Setting(name="max_stops", parse=_up_to(64), expected="a whole number from 1 to 64", default=16,
+            meaning="stop texts of one request"),
+    Setting(name="max_stop_length", parse=_up_to(1024), expected="a whole number from 1 to 1024", default=256,
+            meaning="bytes of one of them"),
+    Setting(name="max_images", parse=_up_to(64), expected="a whole number from 1 to 64", default=16,
+            meaning="images of one request"),
+    Setting(name="max_image", parse=_size, expected="a size such as 10MiB", default=10 << 20,
+            meaning="largest of them, as a file; bytes"),
+    Setting(name="max_choices", parse=_up_to(128), expected="a whole number from 1 to 128", default=8,
+            meaning="answers to one prompt (`n`)"),
     Setting(name="max_connections", parse=_positive, expected="a whole number above 0", default=1024,
             meaning="connections of one web worker"),
     Setting(name="max_connections_per_ip", parse=_positive, expected="a whole number above 0", default=256,

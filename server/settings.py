@@ -26,6 +26,17 @@ class Limits:
     """Longest time that a client may leave its socket full."""
     request_s: float | None = 3600.0
     """Longest time that a model's answer may take, loading and waiting included. None: any."""
+    messages: int = 1024
+    """Of one conversation, those of earlier responses included."""
+    tools: int = 128
+    stops: int = 16
+    """Texts at which an answer ends, each of at most `stop_length` bytes."""
+    stop_length: int = 256
+    images: int = 16
+    """Of one request, each of at most `image` bytes."""
+    image: int = 10 * 1024 * 1024
+    choices: int = 8
+    """Answers to one prompt."""
     connections: int = 1024
     connections_per_ip: int = 256
     """Loopback is not counted: a proxy on the same machine speaks for many."""

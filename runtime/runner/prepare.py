@@ -154,7 +154,7 @@ class Preparer:
         if len(prompt) > n_ctx and request.truncate and request.prompt is None:
             prompt = await self._drop_oldest(request, messages, prompt, n_ctx)
         if len(prompt) > n_ctx:
-            if not request.truncate or prompt.images:  # no image is cut through
+            if not (request.truncate and request.shift) or prompt.images:  # no image is cut through
                 raise PromptTooLong(
                     f"reading the prompt: it has {len(prompt)} tokens, the context has room for {n_ctx}",
                     hint="shorten the prompt, or raise num_ctx",

@@ -14,6 +14,7 @@ from ..guard import note, request_id
 from ..json_body import read_request
 from ..keep_alive_events import with_pings
 from ..openai.request import new_id
+from ..request_size import check_size
 from ..services import Services
 from ..shaping import without_thoughts
 from ..streaming import Body, gathered, noted, open_stream
@@ -37,6 +38,7 @@ class Messages:
         note(req.scope, model=request.model)
         resp.set_header(REQUEST_ID, request_id(req.scope))
         chat = chat_request(request)
+        check_size(chat, self._services.settings.limits)
         prompt: list[Usage] = []
         with asked_for(request.model):
             events = self._services.inference.chat(chat, started=lambda event: prompt.append(_counted(event)))
@@ -71,6 +73,7 @@ class CountTokens:
         note(req.scope, model=request.model)
         resp.set_header(REQUEST_ID, request_id(req.scope))
         chat = chat_request(request)
+        check_size(chat, self._services.settings.limits)
         tokens = await self._count(chat)
         resp.data, resp.content_type = json_bytes(schema.TokenCount(input_tokens=tokens)), JSON
 

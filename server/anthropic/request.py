@@ -14,7 +14,7 @@ from ..errors import BadField
 from ..field_status import refuse_unsupported
 from ..message_parts import MessageParts, joined
 from ..native.inference import parse_seconds
-from ..openai.request import chosen_tools
+from ..tool_choice import chosen_tools
 from . import schema as schema
 
 _EFFORTS: Mapping[str, Think] = {

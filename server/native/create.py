@@ -21,6 +21,8 @@ from ...modelfile.instructions import (
     System,
     Template,
 )
+from ...modelfile.validity import flaw_of
+from ...oci.building.recipe import is_jinja
 from ...oci.digest import Digest
 from ...oci.errors import BadDigest, BadReference
 from ...oci.gguf.quantisation import Quantisation, parse_quantisation
@@ -65,7 +67,7 @@ def _instructions(request: schema.CreateRequest, names: Names) -> Iterator[Instr
     yield from _sources(request, names)
     yield from (Adapter(ref) for ref in _blobs(request.adapters))
     if request.template:
-        yield Template(request.template)
+        yield _template(request.template)
     if request.system:
         yield System(request.system)
     if request.renderer:
@@ -73,7 +75,7 @@ def _instructions(request: schema.CreateRequest, names: Names) -> Iterator[Instr
     if request.parser:
         yield Parser(request.parser)
     if request.requires:
-        yield Requires(request.requires)
+        yield _requires(request.requires)
     yield from _parameters(request.parameters)
     licenses = [request.license] if isinstance(request.license, str) else request.license
     yield from (License(text) for text in licenses)
@@ -99,6 +101,24 @@ def _blobs(files: Mapping[str, str]) -> Iterator[str]:
         if not parts or path.startswith("/") or ".." in parts or "\\" in path:
             raise BadField("file path must be relative", field="files")
         yield f"@{parse_blob_digest(digest)}"
+
+
+def _template(text: str) -> Template:
+    from ...modelfile.go_template import BadTemplate, parse_template  # few requests bring one
+
+    if not is_jinja(text):
+        try:
+            parse_template(text)
+        except BadTemplate as error:
+            raise BadField(f"template error: {error.message}", field="template") from error
+    return Template(text)
+
+
+def _requires(version: str) -> Requires:
+    instruction = Requires(version)
+    if flaw_of(instruction) is not None:
+        raise BadField("requires must be a valid semver (e.g. 0.14.0)", field="requires")
+    return instruction
 
 
 def _parameters(parameters: Mapping[str, Any]) -> Iterator[Parameter]:

@@ -24,13 +24,17 @@ from ..field_status import refuse_unsupported
 from ..guard import note
 from ..json_body import parse, read_request
 from ..message_parts import image_of
+from ..request_size import check_size
 from ..services import Services
 from ..streaming import Body, gathered, noted, open_stream
+from ..tool_choice import chosen_tools
 from ..wire import JSON, NDJSON, json_bytes, rfc3339
 from . import schema as schema
 from .encode import chat_lines, generate_lines, problem_line, whole_chat, whole_generate
 
 EMBED_MISSING = 'model "{}" not found, try pulling it first'
+PROMPT_TOO_LONG = "the prompt is longer than the context length currently available to the model"
+INPUT_TOO_LONG = "the input length exceeds the context length"
 _LEVELS = ("low", "medium", "high", "max")
 
 
@@ -45,7 +49,7 @@ class Generate:
         settings = inference_settings(request)
         model = request.model_name
         note(req.scope, model=model)
-        with asked_for(model):
+        with asked_for(model), _said_if_too_long(PROMPT_TOO_LONG):
             if not model:
                 raise NoSuchModel("model '' not found")
             if not request.prompt and not request.suffix and not request.images:
@@ -58,8 +62,12 @@ class Generate:
             refuse_unsupported(request)
             if request.raw and (request.template or request.system or request.context):
                 raise BadField("raw mode does not support template, system, or context")
-            events = self._services.inference.generate(self._generation(request, settings))
-            opened = await open_stream(noted(events, req.scope))
+            generation = self._generation(request, settings)
+            check_size(generation, self._services.settings.limits)
+            if request.debug_render_only:
+                await _answer_rendered(self._services, generation, len(generation.images), resp)
+                return
+            opened = await open_stream(noted(self._services.inference.generate(generation), req.scope))
         if request.stream:
             encode = functools.partial(generate_lines, model=model, clock=rfc3339)
             resp.content_type, resp.stream = NDJSON, Body(opened, encode, problem_line)
@@ -92,7 +100,7 @@ class Chat:
         settings = inference_settings(request)
         model = request.model_name
         note(req.scope, model=model)
-        with asked_for(model):
+        with asked_for(model), _said_if_too_long(PROMPT_TOO_LONG):
             if not model:
                 raise BadField("model is required", field="model")
             if not request.messages:
@@ -103,15 +111,13 @@ class Chat:
                 )
                 resp.data, resp.content_type = json_bytes(answer), JSON
                 return
-            events = self._services.inference.chat(
-                ChatRequest(
-                    model=model,
-                    messages=tuple(runtime_message(message) for message in request.messages),
-                    tools=tuple(request.tools),
-                    settings=settings,
-                )
-            )
-            opened = await open_stream(noted(events, req.scope))
+            chat = _chat(request, settings)
+            check_size(chat, self._services.settings.limits)
+            if request.debug_render_only:
+                images = sum(len(message.images) for message in chat.messages)
+                await _answer_rendered(self._services, chat, images, resp)
+                return
+            opened = await open_stream(noted(self._services.inference.chat(chat), req.scope))
         if request.stream:
             encode = functools.partial(chat_lines, model=model, clock=rfc3339)
             resp.content_type, resp.stream = NDJSON, Body(opened, encode, problem_line)
@@ -133,7 +139,7 @@ class Embed:
         texts = _texts(request.input)
         keep_alive = parse_seconds(request.keep_alive)
         inference = self._services.inference
-        with asked_for(model, EMBED_MISSING), _too_long_in_ollamas_words():
+        with asked_for(model, EMBED_MISSING), _said_if_too_long(INPUT_TOO_LONG):
             if not model:
                 raise NoSuchModel("model '' not found")
             if not texts:
@@ -188,11 +194,36 @@ class Embeddings:
 
 
 @contextlib.contextmanager
-def _too_long_in_ollamas_words() -> Iterator[None]:
+def _said_if_too_long(words: str) -> Iterator[None]:
+    """Ollama's words, which clients look for, before ours."""
     try:
         yield
     except PromptTooLong as error:
-        raise PromptTooLong(f"the input length exceeds the context length: {error.message}") from error
+        raise PromptTooLong(f"{words}: {error.message}", hint=error.hint) from error
+
+
+def _chat(request: schema.ChatRequest, settings: Settings) -> ChatRequest:
+    tools, choice = chosen_tools(request.tools, request.tool_choice or None, parallel=True)
+    return ChatRequest(
+        model=request.model_name,
+        messages=tuple(runtime_message(message) for message in request.messages),
+        tools=tools,
+        tool_choice=choice,
+        settings=settings,
+    )
+
+
+async def _answer_rendered(
+    services: Services, request: ChatRequest | GenerateRequest, images: int, resp: Response
+) -> None:
+    """Answer with the prompt that the request would be evaluated as."""
+    rendered = await services.inference.render(request)
+    answer = schema.RenderedAnswer(
+        model=request.model,
+        created_at=rfc3339(),
+        debug_info=schema.DebugInfo(rendered_template=rendered.prompt, image_count=images),
+    )
+    resp.data, resp.content_type = json_bytes(answer), JSON
 
 
 # Shared with the OpenAI dialect.

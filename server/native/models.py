@@ -23,6 +23,9 @@ from . import schema as schema
 OLLAMA_VERSION = "0.33.0"
 """The Ollama whose API this is: clients refuse to work with one that is too old. Three plain numbers."""
 
+_COPILOT = "GitHubCopilotChat/"
+"""It shows a model's base name where the name that was asked for is meant."""
+
 _FOREVER_S = 200 * 365 * 86400
 """How far ahead a model that stays for ever is said to expire; clients show "Forever"."""
 
@@ -71,7 +74,10 @@ class Show:
         model = required(request.model_name)
         note(req.scope, model=model)
         with asked_for(model):
-            _answer(resp, await asyncio.to_thread(self._catalogue.show, request))
+            answer = await asyncio.to_thread(self._catalogue.show, request)
+        if (req.user_agent or "").startswith(_COPILOT):
+            answer.model_info["general.basename"] = model
+        _answer(resp, answer)
 
 
 class Ps:

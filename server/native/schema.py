@@ -83,6 +83,8 @@ class _Inference(Named):
     top_p: float | None = None
     max_output_tokens: int | None = None
     max_thinking_tokens: int | None = None
+    debug_render_only: bool = msgspec.field(default=False, name="_debug_render_only")
+    """Answer with the prompt, and generate nothing."""
 
 
 class GenerateRequest(_Inference):
@@ -101,6 +103,8 @@ class GenerateRequest(_Inference):
 class ChatRequest(_Inference):
     messages: list[MessageIn] = []
     tools: list[dict[str, Any]] = []
+    tool_choice: Any = None
+    """Not Ollama's: OpenAI's, which some clients send here, too."""
 
 
 class EmbedRequest(Named):
@@ -225,6 +229,19 @@ class GenerateChunk(Answer, kw_only=True):
     eval_duration: Count = UNSET
     tool_calls: list[ToolCallOut] = []
     logprobs: list[TokenLogprobOut] = []
+
+
+class DebugInfo(Answer):
+    rendered_template: str
+    image_count: int = 0
+
+
+class RenderedAnswer(Answer):
+    """What a request is answered with that is only to be rendered."""
+
+    model: str
+    created_at: str
+    debug_info: DebugInfo = msgspec.field(name="_debug_info")
 
 
 class EmbedAnswer(Answer):

@@ -22,7 +22,7 @@ from ...oci.progress import Progress, ProgressSink
 from ...oci.reference import Reference
 from ...oci.registry.errors import RemoteModelNotFound
 from ...runtime.quantiser import SandboxedQuantiser
-from ..errors import BadField, NoSuchModel
+from ..errors import BadField, NoSuchModel, asked_for
 from ..guard import Scope, note
 from ..json_body import read_request
 from ..services import Services
@@ -62,7 +62,7 @@ class Push:
         request = await read_request(req, schema.TransferRequest)
         reference = _reference(self._services, required(request.model_name))
         note(req.scope, model=request.model_name)
-        push = functools.partial(_push_model, self._services, reference, request.insecure)
+        push = functools.partial(_push_model, self._services, request.model_name, reference, request.insecure)
         await answer(resp, counted(push, req.scope), stream=request.stream)
 
 
@@ -122,10 +122,12 @@ def pull_model(services: Services, reference: Reference, insecure: bool, progres
             raise NoSuchModel(NOT_IN_REGISTRY) from error
 
 
-def _push_model(services: Services, reference: Reference, insecure: bool, progress: ProgressSink) -> None:
+def _push_model(
+    services: Services, name: str, reference: Reference, insecure: bool, progress: ProgressSink
+) -> None:
     from ...oci.transfer import push
 
-    with services.registry_client(reference, insecure=insecure) as client:
+    with asked_for(name), services.registry_client(reference, insecure=insecure) as client:
         push(services.store, client, reference, progress=progress)
 
 

@@ -15,6 +15,7 @@ from ..field_status import refuse_unsupported
 from ..guard import note
 from ..json_body import read_request
 from ..merging import merged
+from ..request_size import check_choices, check_size
 from ..services import Services
 from ..streaming import Body, gathered, noted, open_stream
 from ..wire import EVENT_STREAM, JSON, json_bytes
@@ -50,6 +51,8 @@ class ChatCompletions:
 
     def _choices(self, request: schema.ChatCompletionRequest) -> list[AsyncGenerator[InferenceEvent, None]]:
         """One stream for each choice; with a seed, each has the next."""
+        limits = self._services.settings.limits
+        check_choices(request.n, limits)
         settings = chat_settings(request)
         tools, choice = tools_of(request)
         chat = ChatRequest(
@@ -59,6 +62,7 @@ class ChatCompletions:
             tool_choice=choice,
             settings=settings,
         )
+        check_size(chat, limits)
         streams = []
         for index in range(request.n):
             options = dict(settings.options)

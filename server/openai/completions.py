@@ -21,6 +21,7 @@ from ..guard import note
 from ..json_body import read_request
 from ..merging import Numbered, merged
 from ..native.inference import parse_seconds
+from ..request_size import check_choices, check_size
 from ..services import Services
 from ..streaming import Body, gathered, noted, open_stream
 from ..wire import EVENT_STREAM, JSON, SSE_DONE, json_bytes, sse_event
@@ -44,6 +45,7 @@ class Completions:
         if not request.model:
             raise BadField("model is required", field="model")
         prompts = _prompts(request)
+        check_choices(request.n, self._services.settings.limits)
         with asked_for(request.model):
             echoes = [await self._text(request, prompt) if request.echo else "" for prompt in prompts]
             streams = [noted(events, req.scope) for events in self._choices(request, prompts)]
@@ -88,6 +90,7 @@ class Completions:
                     raw=not request.suffix,
                     settings=replace(settings, options=options),
                 )
+                check_size(one, self._services.settings.limits)
                 streams.append(self._services.inference.generate(one))
         return streams
 
@@ -232,7 +235,7 @@ def _prompts(request: schema.CompletionRequest) -> list[str | list[int]]:
     prompts = [given] if isinstance(given, str) or is_tokens(given) else given
     if not prompts or not all(isinstance(one, str) or is_tokens(one) for one in prompts):
         raise BadField("prompt: expected a text, tokens, or a list of either", field="prompt")
-    if not 1 <= request.n <= MAX_CHOICES or len(prompts) * request.n > MAX_CHOICES:
+    if len(prompts) * request.n > MAX_CHOICES:
         raise BadField(f"n: expected 1 to {MAX_CHOICES} choices, over all prompts", field="n")
     if request.logprobs is not None and not 0 <= request.logprobs <= MAX_LOGPROBS:
         raise BadField(f"logprobs: expected 0 to {MAX_LOGPROBS}", field="logprobs")

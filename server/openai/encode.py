@@ -50,7 +50,8 @@ async def chat_events(
             case Text():
                 yield _chunk(head, index, schema.Delta(content=event.text), logprobs=event.logprobs)
             case Thinking():
-                yield _chunk(head, index, schema.Delta(reasoning=event.text), logprobs=event.logprobs)
+                # ``logprobs.content`` is of the content alone.
+                yield _chunk(head, index, schema.Delta(reasoning=event.text))
             case ToolCall():
                 called.add(index)
                 yield _chunk(head, index, schema.Delta(tool_calls=[_call_delta(event)]))

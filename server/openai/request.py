@@ -10,17 +10,15 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from ...runtime.inference import Form, Settings
 from ...runtime.protocol import FunctionCall, Message, MessageToolCall, Think, ToolChoice
 from ..answer_form import grammar_of, one_form, response_format, structured_outputs
 from ..errors import BadField
 from ..message_parts import MessageParts
 from ..native.inference import arguments_of, parse_seconds
+from ..tool_choice import chosen_tools
 from . import schema as schema
 
-MAX_CHOICES = 8
 _EFFORTS: Mapping[str, Think | None] = {
     "": None,
     "none": False,
@@ -47,8 +45,6 @@ def options_of(request: schema.ChatCompletionRequest | schema.CompletionRequest)
         limit = None
     if limit is not None and limit < 1:
         raise BadField(f"max_tokens: expected at least 1, got {limit}", field="max_tokens")
-    if not 1 <= request.n <= MAX_CHOICES:
-        raise BadField(f"n: expected 1 to {MAX_CHOICES}, got {request.n}", field="n")
     named = {
         "num_predict": limit,
         "seed": request.seed,
@@ -158,49 +154,6 @@ def think_of_effort(effort: str, *, field: str = "reasoning_effort") -> Think | 
 def tools_of(request: schema.ChatCompletionRequest) -> tuple[tuple[dict[str, Any], ...], ToolChoice]:
     """The tools to offer, and what may be done with them."""
     return chosen_tools(request.tools, request.tool_choice, parallel=request.parallel_tool_calls)
-
-
-def chosen_tools(
-    offered: Sequence[dict[str, Any]], choice: Any, *, parallel: bool
-) -> tuple[tuple[dict[str, Any], ...], ToolChoice]:
-    """As `tools_of`, for tools and a choice at hand."""
-    tools = tuple(offered)
-    match choice:
-        case None | "auto":
-            return tools, ToolChoice(parallel=parallel)
-        case "none":
-            return (), ToolChoice()
-        case "required":
-            return tools, _required(tools, (), parallel=parallel)
-        case {"type": "function", "function": {"name": str(name)}} | {"type": "function", "name": str(name)}:
-            return tools, _required(tools, (name,), parallel=parallel)
-        case {"type": "allowed_tools", "allowed_tools": {"tools": list(allowed), **rest}} | {
-            "type": "allowed_tools",
-            "tools": list(allowed),
-            **rest,
-        }:
-            names = tuple(_name(tool) for tool in allowed if isinstance(tool, dict))
-            required = _required(tools, names, parallel=parallel)
-            is_required = rest.get("mode", "auto") == "required"
-            return tools, required if is_required else msgspec.structs.replace(required, mode="auto")
-    raise BadField(
-        "tool_choice: expected none, auto, required, a function's name or allowed_tools", field="tool_choice"
-    )
-
-
-def _required(tools: Sequence[dict[str, Any]], names: tuple[str, ...], *, parallel: bool) -> ToolChoice:
-    if not tools:
-        raise BadField("tool_choice: expected tools to choose from", field="tool_choice")
-    known = {_name(tool) for tool in tools}
-    for name in names:
-        if name not in known:
-            raise BadField(f"tool_choice: no tool is named {name!r}", field="tool_choice")
-    return ToolChoice(mode="required", names=names, parallel=parallel)
-
-
-def _name(tool: Mapping[str, Any]) -> str:
-    function = tool.get("function", tool)
-    return str(function.get("name", "")) if isinstance(function, dict) else ""
 
 
 def is_tokens(value: object) -> bool:

@@ -11,6 +11,7 @@ from ...runtime.protocol import Message
 from ..errors import BadField, NoSuchResponse, asked_for
 from ..guard import note
 from ..json_body import read_request
+from ..request_size import check_size
 from ..services import Services
 from ..streaming import Body, gathered, noted, open_stream
 from ..wire import EVENT_STREAM, JSON, json_bytes
@@ -33,6 +34,7 @@ class Responses:
         earlier = self._earlier(request.previous_response_id)
         asked = (*earlier, *messages_of(request.input, earlier))
         chat = chat_request(request, asked)
+        check_size(chat, self._services.settings.limits)
         with asked_for(request.model):
             events = self._services.inference.chat(chat)
             opened = await open_stream(noted(events, req.scope))

@@ -16,8 +16,9 @@ from ..errors import BadField
 from ..field_status import refuse_unsupported
 from ..message_parts import MessageParts
 from ..native.inference import arguments_of, parse_seconds
+from ..tool_choice import chosen_tools
 from . import responses_schema as schema
-from .request import chosen_tools, think_of_effort
+from .request import think_of_effort
 
 LOGPROBS = "message.output_text.logprobs"
 ENCRYPTED = "reasoning.encrypted_content"

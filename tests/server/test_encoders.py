@@ -265,3 +265,18 @@ def test_usage_of_several_choices_counts_the_prompt_once() -> None:
     whole = asyncio.run(openai_encode.whole_chat(both(), head=HEAD, n=2))
     assert [choice.message.content for choice in whole.choices] == ["0", "1"]
     assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (11, 10)
+
+
+def test_openai_logprobs_are_of_the_content_streamed_or_not() -> None:
+    def token(text: str) -> tuple[TokenLogprob, ...]:
+        return (TokenLogprob(token=text, logprob=-0.5, bytes=text.encode()),)
+
+    events = (Thinking(id=1, text="hm", logprobs=token("hm")), Text(id=1, text="a", logprobs=token("a")), CUT)
+    whole = asyncio.run(openai_encode.whole_chat(numbered(events), head=HEAD, n=1))
+    assert whole.choices[0].logprobs is not None
+    streamed = [
+        row["token"]
+        for chunk in sse_objects(sse(*events))
+        for row in chunk["choices"][0].get("logprobs", {}).get("content", ())
+    ]
+    assert streamed == [row.token for row in whole.choices[0].logprobs.content] == ["a"]

@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,16 @@ from lading.server.settings import Limits
 from lading.server.streaming import noted
 
 BODY = 4096
+LIMITS = {"messages": 4, "tools": 3, "stops": 3, "stop_length": 8, "images": 2, "image": 70, "choices": 3}
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """Takes bodies of four kibibytes, and gives answers of models no time."""
+    """Takes bodies of four kibibytes and little of everything, and gives answers of models no time."""
     folder: Path = tmp_path_factory.mktemp("small")
     build_model(folder / "home", "tiny")
-    with running_server(folder / "home", folder, limits={"body": BODY, "request_s": 1e-6}) as live:
+    limits = {"body": BODY, "request_s": 1e-6, **LIMITS}
+    with running_server(folder / "home", folder, limits=limits) as live:
         yield live
 
 
@@ -221,8 +223,106 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         assert f"{seconds:.0f} s | `{setting}`" in text
     assert limits.request_s == 3600 and "1 h | `request_timeout`" in text
     assert f"{limits.connections:,}; {limits.connections_per_ip} | `max_connections`" in text
+    assert f"{limits.messages:,}; {limits.tools} | `max_messages`, `max_tools`" in text
+    assert f"{limits.stops}; {limits.stop_length} | `max_stops`" in text
+    assert limits.image == 10 << 20 and f"{limits.images}; 10 MiB | `max_images`" in text
+    assert f"| {limits.choices} | `max_choices`" in text
     assert f"{DEFAULT_AT_ONCE} | `lading apikey create --at-once`" in text
     assert f"{MAX_HEADERS // 1024} KiB, 8,190 bytes, 64" in text
+
+
+# What one request may bring, in the words of each dialect
+
+HELLO = {"role": "user", "content": "Hi"}
+SCHEMA = {"type": "object", "properties": {}}
+FUNCTION = {"type": "function", "function": {"name": "f", "parameters": SCHEMA}}
+
+
+def picture(size: int = 9) -> str:
+    return base64.b64encode(b"x" * size).decode()
+
+
+def chat(**fields: Any) -> dict[str, Any]:
+    return {"messages": [HELLO], **fields}
+
+
+def claude(**fields: Any) -> dict[str, Any]:
+    return chat(max_tokens=1, **fields)
+
+
+def parts(*files: str) -> dict[str, Any]:
+    """A message with pictures, in OpenAI's words."""
+    urls = [{"url": f"data:image/png;base64,{file}"} for file in files]
+    return {"role": "user", "content": [{"type": "image_url", "image_url": url} for url in urls]}
+
+
+def blocks(*files: str) -> dict[str, Any]:
+    """The same in Anthropic's."""
+    sources = [{"type": "base64", "media_type": "image/png", "data": file} for file in files]
+    return {"role": "user", "content": [{"type": "image", "source": source} for source in sources]}
+
+
+BRINGING: list[tuple[str, str, Callable[[int], dict[str, Any]]]] = [
+    ("messages", "/api/chat", lambda n: {"messages": [HELLO] * n}),
+    ("messages", "/v1/chat/completions", lambda n: {"messages": [HELLO] * n}),
+    ("messages", "/v1/responses", lambda n: {"input": [HELLO] * n}),
+    (
+        "messages",
+        "/v1/messages",
+        lambda n: claude(messages=[{"role": ("user", "assistant")[i % 2], "content": "x"} for i in range(n)]),
+    ),
+    ("tools", "/api/chat", lambda n: chat(tools=[FUNCTION] * n)),
+    ("tools", "/v1/chat/completions", lambda n: chat(tools=[FUNCTION] * n)),
+    ("tools", "/v1/responses", lambda n: {"input": "x", "tools": [{"type": "function", "name": "f"}] * n}),
+    ("tools", "/v1/messages", lambda n: claude(tools=[{"name": "f", "input_schema": SCHEMA}] * n)),
+    (
+        "tools",
+        "/v1/messages/count_tokens",
+        lambda n: chat(tools=[{"name": "f", "input_schema": SCHEMA}] * n),
+    ),
+    ("stops", "/api/generate", lambda n: {"prompt": "x", "options": {"stop": ["a"] * n}}),
+    ("stops", "/api/chat", lambda n: chat(options={"stop": ["a"] * n})),
+    ("stops", "/v1/completions", lambda n: {"prompt": "x", "stop": ["a"] * n}),
+    ("stops", "/v1/chat/completions", lambda n: chat(stop=["a"] * n)),
+    ("stops", "/v1/messages", lambda n: claude(stop_sequences=["a"] * n)),
+    ("stop_length", "/api/generate", lambda n: {"prompt": "x", "options": {"stop": "a" * n}}),
+    ("stop_length", "/v1/chat/completions", lambda n: chat(stop="é" * (n // 2) + "a" * (n % 2))),
+    ("images", "/api/generate", lambda n: {"prompt": "x", "images": [picture()] * n}),
+    ("images", "/api/chat", lambda n: {"messages": [{**HELLO, "images": [picture()]}] * n}),
+    ("images", "/v1/chat/completions", lambda n: {"messages": [parts(*[picture()] * n)]}),
+    ("images", "/v1/messages", lambda n: claude(messages=[blocks(*[picture()] * n)])),
+    ("image", "/api/chat", lambda n: {"messages": [{**HELLO, "images": [picture(), picture(n)]}]}),
+    ("image", "/v1/chat/completions", lambda n: {"messages": [parts(picture(n))]}),
+    ("choices", "/v1/completions", lambda n: {"prompt": "x", "n": n}),
+    ("choices", "/v1/chat/completions", lambda n: chat(n=n)),
+]
+FIELDS = {"stops": "stop", "stop_length": "stop", "image": "images", "choices": "n"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "path", "make"), BRINGING, ids=[f"{limit} {path}" for limit, path, _ in BRINGING]
+)
+def test_what_one_request_may_bring(
+    small: LiveServer, limit: str, path: str, make: Callable[[int], dict[str, Any]]
+) -> None:
+    most = LIMITS[limit]
+    for count in (most - 1, most, most + 1):
+        answer = small.post(path, {"model": "tiny", **make(count)})
+        refused = answer.status_code == 400 and f"{FIELDS.get(limit, limit)}: expected" in answer.text
+        assert refused is (count > most), (count, answer.text)
+        assert refused is (str(most) in answer.text and f"got {most + 1}" in answer.text), answer.text
+
+
+def test_what_was_said_in_earlier_responses_counts(small: LiveServer) -> None:
+    with_time = {"request_s": 60.0, "messages": 4}
+    with running_server(small.store_root, small.log_path.parent, limits=with_time) as server:
+        last = ""
+        for status in (200, 200, 400):  # a question and an answer each
+            body = {"model": "tiny", "input": "Hi", "max_output_tokens": 1, "previous_response_id": last}
+            answer = server.post("/v1/responses", body)
+            assert answer.status_code == status, answer.text
+            last = answer.json().get("id", "")
+    assert "messages: expected at most 4, got 5" in answer.text
 
 
 # What one key may do, by a clock of the test's

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import httpx
 import pytest
 from live_server import LiveServer
+from pictures import picture_file
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 NOT_PULLED = 'model "nope" not found, try pulling it first'
 CHAT = {"model": "tiny", "messages": QUESTION, "think": False}
+PICTURED = {**QUESTION[0], "images": [base64.b64encode(picture_file("red")).decode()]}
 
 
 def lines(response: httpx.Response) -> list[Any]:
@@ -179,6 +182,51 @@ def test_a_stream_is_ndjson_with_one_last_line(server: LiveServer) -> None:
     }  # fmt: skip
 
 
+LONG = "hello " * 1100
+TOO_LONG = "the prompt is longer than the context length currently available to the model: reading the prompt"
+
+
+@pytest.mark.parametrize("refusing", [{"truncate": False}, {"shift": False}], ids=str)
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/api/generate", {"prompt": LONG}), ("/api/chat", {"messages": [{"role": "user", "content": LONG}]})],
+    ids=["generate", "chat"],
+)
+def test_a_prompt_that_may_not_be_cut_is_refused_in_ollamas_words(
+    server: LiveServer, path: str, body: dict[str, Any], refusing: dict[str, bool]
+) -> None:
+    short = {"model": "tiny", "think": False, "options": {"num_predict": 1}, **body}
+    assert server.post(path, short).status_code == 200
+    answer = server.post(path, {**short, **refusing})
+    assert answer.status_code == 400 and answer.json()["error"].startswith(TOO_LONG)
+
+
+def test_a_tool_must_be_called_where_the_request_says_so(server: LiveServer) -> None:
+    """A field that is not Ollama's; Vercel's provider sends it."""
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    body = {**CHAT, "stream": False, "tools": [tool]}
+
+    def message(choice: Any) -> Any:
+        return server.post("/api/chat", {**body, "tool_choice": choice}).json()["message"]
+
+    for choice in ("required", {"type": "function", "function": {"name": "look"}}):
+        assert message(choice)["tool_calls"][0]["function"]["name"] == "look"
+    for choice in ("none", "auto", "", None):
+        assert "Paris" in message(choice)["content"]
+    assert server.post("/api/chat", {**body, "tool_choice": "other"}).status_code == 400
+
+
+def test_a_prompt_can_be_seen_instead_of_an_answer(server: LiveServer) -> None:
+    body = {"model": "tiny", "think": False, "_debug_render_only": True}
+    for path, asked in (("/api/chat", {"messages": QUESTION}), ("/api/generate", {"prompt": "Hi"})):
+        answer = server.post(path, {**body, **asked}).json()
+        prompt = answer["_debug_info"]["rendered_template"]
+        assert prompt.startswith("<|im_start|>user\n") and prompt.endswith("</think>\n\n")
+        assert set(answer) == {"model", "created_at", "_debug_info"}
+    shown = server.post("/api/chat", {**body, "model": "seer", "messages": [PICTURED]}).json()
+    assert shown["_debug_info"]["image_count"] == 1
+
+
 def test_load_and_unload_are_plain_json_even_when_streaming(server: LiveServer) -> None:
     loaded = server.post("/api/chat", {"model": "tiny", "messages": []})
     assert loaded.headers["content-type"] == "application/json"
@@ -250,6 +298,13 @@ def test_the_shape_of_show(server: LiveServer) -> None:
     assert "tools" in body["template"]
     assert body["tensors"] and set(body["tensors"][0]) == {"name", "type", "shape"}
     assert b"null" not in answer.content
+
+
+def test_copilot_is_shown_the_name_that_it_asked_for(server: LiveServer) -> None:
+    asked = {"headers": {"user-agent": "GitHubCopilotChat/0.30.1"}, "json": {"model": "team/pirate:v1"}}
+    info = server.call("POST", "/api/show", **asked).json()["model_info"]
+    assert info["general.basename"] == "team/pirate:v1"
+    assert server.post("/api/show", {"model": "tiny"}).json()["model_info"]["general.basename"] == "tiny-chat"
 
 
 def test_parameters_are_lines_that_clients_can_parse(server: LiveServer) -> None:

@@ -124,6 +124,19 @@ def test_a_registry_that_does_not_answer(server: LiveServer) -> None:
             "file path must be relative",
         ),
         ("/api/create", {"model": "x", "files": {"x": "sha256:12"}}, 400, "invalid digest format"),
+        (
+            "/api/create",
+            {"model": "x", "from": "tiny", "requires": "new"},
+            400,
+            "requires must be a valid semver (e.g. 0.14.0)",
+        ),
+        (
+            "/api/create",
+            {"model": "x", "from": "tiny", "template": "{{ .Prompt"},
+            400,
+            "template error: template, line 1, column 1: this action is never closed: expected }}",
+        ),
+        ("/api/push", {"model": "Nope", "stream": False}, 404, "model 'Nope' not found"),
     ],
     ids=lambda value: json.dumps(value)[:50] if isinstance(value, dict) else None,
 )
