@@ -9,6 +9,7 @@ from typing import Any
 
 from ...modelfile.instructions import (
     Adapter,
+    Draft,
     From,
     Instruction,
     License,
@@ -66,6 +67,7 @@ def parse_blob_digest(text: str) -> Digest:
 def _instructions(request: schema.CreateRequest, names: Names) -> Iterator[Instruction]:
     yield from _sources(request, names)
     yield from (Adapter(ref) for ref in _blobs(request.adapters))
+    yield from (Draft(ref) for ref in _blobs(request.draft_files))
     if request.template:
         yield _template(request.template)
     if request.system:

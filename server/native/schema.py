@@ -151,6 +151,7 @@ class CreateRequest(Named):
     from_: str = msgspec.field(default="", name="from")
     files: dict[str, str] = {}
     adapters: dict[str, str] = {}
+    draft_files: dict[str, str] = {}
     template: str = ""
     system: str = ""
     license: str | list[str] = []
@@ -162,6 +163,9 @@ class CreateRequest(Named):
     renderer: str = ""
     parser: str = ""
     requires: str = ""
+    draft_quantize: Annotated[str, Refused("not supported by this route yet")] = ""
+    remote_host: Annotated[str, Refused("no model runs anywhere else")] = ""
+    info: Annotated[Any, Ignored("it is read from the files")] = None
     modelfile: Annotated[Any, Ignored("send its instructions as fields")] = None
     stream: bool = True
 

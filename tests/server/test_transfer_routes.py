@@ -136,6 +136,18 @@ def test_a_registry_that_does_not_answer(server: LiveServer) -> None:
             400,
             "template error: template, line 1, column 1: this action is never closed: expected }}",
         ),
+        (
+            "/api/create",
+            {"model": "x", "from": "tiny", "remote_host": "https://ollama.com"},
+            400,
+            "remote_host: no model runs anywhere else",
+        ),
+        (
+            "/api/create",
+            {"model": "x", "from": "tiny", "draft_quantize": "q8_0"},
+            400,
+            "draft_quantize: not supported by this route yet",
+        ),
         ("/api/push", {"model": "Nope", "stream": False}, 404, "model 'Nope' not found"),
     ],
     ids=lambda value: json.dumps(value)[:50] if isinstance(value, dict) else None,
@@ -161,6 +173,16 @@ def test_create_from_a_model_with_the_client(native: ollama.Client) -> None:
         assert content.isupper()
     finally:
         native.delete("shouty")
+
+
+def test_a_draft_model_among_the_files(server: LiveServer, native: ollama.Client) -> None:
+    digest = native.create_blob(TINY_CHAT)
+    body = {"model": "drafted", "from": "tiny", "draft_files": {"small.gguf": digest}, "stream": False}
+    try:
+        assert server.post("/api/create", body).json() == {"status": "success"}
+        assert f"\nDRAFT @{digest}\n" in (native.show("drafted").modelfile or "")
+    finally:
+        native.delete("drafted")
 
 
 def test_upload_a_file_and_create_from_it(
