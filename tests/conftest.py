@@ -10,6 +10,10 @@ import pytest
 from command import TINY_CHAT, Lading
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="record answers anew: tests/server/golden")
+
+
 @pytest.fixture
 def lading(tmp_path: Path) -> Lading:
     """The command, over an empty store."""
