@@ -51,7 +51,11 @@ class MissingBody(InputError):
 
 
 class BadBody(InputError):
-    """The body is not the JSON that was expected."""
+    """The body is not the JSON that was expected; ``field`` names the part of a wrong type."""
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class BadField(InputError):

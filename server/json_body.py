@@ -81,7 +81,7 @@ def decode(body: bytes, kind: type[_T]) -> _T:
     try:
         return msgspec.convert(_fit(value, kind), kind, strict=True)
     except msgspec.ValidationError as error:
-        raise BadBody(_field_error(str(error))) from error
+        raise _wrong_type(str(error)) from error
 
 
 def parse(body: bytes) -> Any:
@@ -183,13 +183,13 @@ def _json_type(value: object) -> str:
     return names.get(type(value), "null")
 
 
-def _field_error(text: str) -> str:
+def _wrong_type(text: str) -> BadBody:
     """msgspec's ``Expected `str`, got `int` - at `$.model``` as ``field model: expected str, got int``."""
     what, _, path = text.partition(" - at ")
     where = path.strip("`").removeprefix("$").lstrip(".")
     what = what.replace("`", "")
     what = what[:1].lower() + what[1:]
-    return f"field {where}: {what}" if where else what
+    return BadBody(f"field {where}: {what}", field=where) if where else BadBody(what)
 
 
 # Field names: the shape of a struct, worked out once for each type.

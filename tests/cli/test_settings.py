@@ -71,6 +71,9 @@ def test_an_empty_variable_counts_as_unset(environ: dict[str, str]) -> None:
         ("debug", "0", False),
         ("num_parallel", "4", 4),
         ("keep_alive", "-1", "-1"),
+        ("max_tools", "512", 512),
+        ("max_choices", "1", 1),
+        ("max_image", "1MiB", 2**20),
     ],
 )
 def test_values(environ: dict[str, str], name: str, text: str, value: object) -> None:
@@ -88,6 +91,12 @@ def test_values(environ: dict[str, str], name: str, text: str, value: object) ->
         ("mirrors", "a.io"),
         ("mirrors", "a.io=https://b.io"),
         ("token_services", "a.io=b c"),
+        ("max_tools", "513"),
+        ("max_stops", "65"),
+        ("max_stop_length", "1025"),
+        ("max_images", "65"),
+        ("max_choices", "129"),
+        ("max_messages", "0"),
     ],
 )
 def test_a_bad_value_names_its_variable_and_what_was_expected(

@@ -23,7 +23,7 @@ from command import TINY_VISION
 from exchange import Conversation, held, read_conversation
 from live_server import TINY_CHAT, LiveServer, build_model, running_server
 from placeholders import Placeholders
-from random_models import embedding_model, ranking_model
+from random_models import embedding_model, ranking_model, sliding_window_model
 
 from lading.server.operations import OPERATIONS, Dialect, find_operation
 
@@ -35,11 +35,13 @@ NOT_RECORDED = ("/metrics", "/openapi.json")
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """Has one model loaded at a time, so that what is loaded does not depend on the tests before."""
+    """Has one model loaded at a time, so that what is loaded does not depend on the tests before. ``plain``
+    has no template, and says nothing that could be recorded."""
     folder = tmp_path_factory.mktemp("golden")
     home = folder / "home"
     build_model(home, "tiny", 'PARAMETER seed 1\nLICENSE "Apache-2.0"')
     build_model(home, "seer", f"PARAMETER seed 1\nFROM {TINY_VISION}")
+    build_model(home, "plain", source=sliding_window_model(folder / "plain.gguf", TINY_CHAT))
     build_model(home, "embed", source=embedding_model(folder / "embed.gguf", TINY_CHAT))
     build_model(home, "rank", source=ranking_model(folder / "rank.gguf", TINY_CHAT))
     with running_server(home, folder, runtime={"max_loaded_models": 1, "grant_grace_s": 0.2}) as live:
