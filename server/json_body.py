@@ -139,12 +139,28 @@ _GO_CONTEXT: Mapping[str, str] = {
 }
 
 
+_GO_LITERALS: Mapping[str, str] = {"t": "true", "f": "false", "n": "null"}
+
+
 def _raise_syntax(text: str, error: json.JSONDecodeError) -> NoReturn:
     at = error.pos if error.doc is text or error.doc == text else text.find(error.doc)
     if at >= len(text) or error.msg.startswith("Unterminated string"):
         raise BadBody("unexpected EOF") from error
+    literal = _GO_LITERALS.get(text[at]) if error.msg.startswith("Expecting value") else None
+    if literal is not None:
+        _raise_in_literal(text[at:], literal)
     context = next((go for ours, go in _GO_CONTEXT.items() if error.msg.startswith(ours)), "in JSON")
     raise BadBody(f"invalid character {_go_quoted(text[at])} {context}") from error
+
+
+def _raise_in_literal(text: str, literal: str) -> NoReturn:
+    """`text` begins as `literal` does, and is none."""
+    for got, expected in zip(text, literal, strict=False):
+        if got != expected:
+            raise BadBody(
+                f"invalid character {_go_quoted(got)} in literal {literal} (expecting '{expected}')"
+            )
+    raise BadBody("unexpected EOF")
 
 
 def _go_quoted(char: str) -> str:

@@ -80,6 +80,9 @@ def test_an_empty_body_is_missing(body: bytes) -> None:
     ("body", "words"),
     [
         (b"x", "invalid character 'x' looking for beginning of value"),
+        (b"nonsense", "invalid character 'o' in literal null (expecting 'u')"),
+        (b'{"model":tiny}', "invalid character 'i' in literal true (expecting 'r')"),
+        (b'{"a":fals', "unexpected EOF"),
         (b"{", "unexpected EOF"),
         (b'{"a":', "unexpected EOF"),
         (b'{"a":"b', "unexpected EOF"),
