@@ -163,7 +163,6 @@ class CreateRequest(Named):
     renderer: str = ""
     parser: str = ""
     requires: str = ""
-    draft_quantize: Annotated[str, Refused("not supported by this route yet")] = ""
     remote_host: Annotated[str, Refused("no model runs anywhere else")] = ""
     info: Annotated[Any, Ignored("it is read from the files")] = None
     modelfile: Annotated[Any, Ignored("send its instructions as fields")] = None
