@@ -62,7 +62,11 @@ def measure(lading: str, workers: int) -> dict[str, int]:
         environ = {**os.environ, "LADING_HOME": home, "LADING_HOST": host, "LADING_WORKERS": str(workers)}
         Path(folder, "Modelfile").write_text(f"FROM {TINY_CHAT}\n")
         subprocess.run(
-            [lading, "create", "--quiet", "tiny"], check=True, cwd=folder, env=environ, stdout=subprocess.DEVNULL
+            [lading, "create", "--quiet", "tiny"],
+            check=True,
+            cwd=folder,
+            env=environ,
+            stdout=subprocess.DEVNULL,
         )
         server = subprocess.Popen([lading, "serve"], env=environ, stderr=subprocess.DEVNULL)
         try:

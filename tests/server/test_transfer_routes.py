@@ -146,7 +146,7 @@ def test_a_registry_that_does_not_answer(server: LiveServer) -> None:
             "/api/create",
             {"model": "x", "from": "tiny", "draft_quantize": "q8_0"},
             400,
-            "draft_quantize: not supported by this route yet",
+            "draft_quantize: a draft model stays as it is",
         ),
         ("/api/push", {"model": "Nope", "stream": False}, 404, "model 'Nope' not found"),
     ],
