@@ -10,16 +10,16 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from .client import RunnerClient
-from .errors import BadRequest, RunnerLost
+from .errors import BadRequest, RunnerLost, ShuttingDown
 from .grant import Acquire, Grant, KeeperPort, LoadedModel, ModelFacts, Verb
 from .protocol import (
     End,
@@ -42,6 +42,11 @@ Form = Literal["json"] | dict[str, Any] | Grammar
 """What an answer must be: a JSON object, what a JSON Schema describes, or what a grammar derives."""
 
 NO_OPTIONS: Mapping[str, Any] = {}
+
+_AnswerT = TypeVar("_AnswerT")
+
+_GONE = (RunnerLost, ShuttingDown)
+"""What is heard of a runner that died, or was stopped in the moment in which a request came."""
 
 _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 
@@ -132,7 +137,10 @@ class Inference:
     """One for each process, and event loop, that takes requests; it keeps its connections to runners.
 
     Every method raises what `KeeperPort.acquire` raises and, once a runner has the request, what it
-    answers; a runner that dies meanwhile is `RunnerLost`. Close it with `aclose`.
+    answers; a runner that dies meanwhile is `RunnerLost`. A request whose runner went away before it had said
+    anything is sent once more, to the next one: it may have come in the moment in which another's input, or
+    a lack of memory, ended it. Never twice, so that an input that kills runners kills two of them at most.
+    Close it with `aclose`.
     """
 
     def __init__(self, keeper: KeeperPort) -> None:
@@ -164,13 +172,18 @@ class Inference:
     async def render(self, request: ChatRequest | GenerateRequest, *, whole: bool = False) -> Rendered:
         """The prompt that the request would be evaluated as; nothing is generated. ``whole``: before it is
         cut to the context."""
+        make: Callable[[Grant], Generate]
         if isinstance(request, ChatRequest):
             needs = _needs("completion", request.settings, tools=bool(request.tools), images=False)
             acquire = _acquire(request.model, request.settings, needs, "chat")
-            grant, client = await self._reach(acquire)
-            return await client.render(_chat_call(request, grant), whole=whole)
-        grant, client = await self._reach(_generate_acquire(request))
-        return await client.render(_generate_call(request, grant), whole=whole)
+            make = partial(_chat_call, request)
+        else:
+            acquire = _generate_acquire(request)
+            make = partial(_generate_call, request)
+        _, rendered = await self._ask(
+            acquire, lambda grant, client: client.render(make(grant), whole=whole)
+        )
+        return rendered
 
     async def embed(
         self,
@@ -182,20 +195,17 @@ class Inference:
         truncate: bool = True,
         dimensions: int = 0,
     ) -> Embedded:
-        """One vector for each of ``texts``; with none, the model is only loaded."""
+        """One vector for each of ``texts``, of which there must be one."""
         started = time.monotonic_ns()
         acquire = Acquire(
             model=model, options=dict(options), keep_alive=keep_alive, needs=("embedding",), verb="embed"
         )
-        grant, client = await self._reach(acquire)
-        vectors: tuple[tuple[float, ...], ...] = ()
-        prompt_tokens = 0
-        if texts:
-            found = await client.embed(texts, truncate=truncate, dimensions=dimensions)
-            vectors, prompt_tokens = found.vectors, found.prompt_tokens
+        grant, found = await self._ask(
+            acquire, lambda _, client: client.embed(texts, truncate=truncate, dimensions=dimensions)
+        )
         return Embedded(
-            vectors=vectors,
-            prompt_tokens=prompt_tokens,
+            vectors=found.vectors,
+            prompt_tokens=found.prompt_tokens,
             total_duration_ns=time.monotonic_ns() - started,
             load_duration_ns=grant.load_duration_ns,
         )
@@ -213,8 +223,8 @@ class Inference:
         acquire = Acquire(
             model=model, options=dict(options), keep_alive=keep_alive, needs=("rerank",), verb="embed"
         )
-        _, client = await self._reach(acquire)
-        return await client.rank(query, documents)
+        _, scores = await self._ask(acquire, lambda _, client: client.rank(query, documents))
+        return scores
 
     async def tokenize(
         self,
@@ -227,8 +237,11 @@ class Inference:
         keep_alive: float | None = None,
     ) -> tuple[int, ...]:
         """The tokens of a text; see `RunnerClient.tokenize`."""
-        _, client = await self._reach(Acquire(model=model, options=dict(options), keep_alive=keep_alive))
-        found = await client.tokenize(text, add_special=add_special, parse_special=parse_special)
+        acquire = Acquire(model=model, options=dict(options), keep_alive=keep_alive)
+        _, found = await self._ask(
+            acquire,
+            lambda _, client: client.tokenize(text, add_special=add_special, parse_special=parse_special),
+        )
         return found.tokens
 
     async def detokenize(
@@ -240,8 +253,9 @@ class Inference:
         keep_alive: float | None = None,
     ) -> str:
         """The text of tokens. Raises: Unsupported for one that the model does not have."""
-        _, client = await self._reach(Acquire(model=model, options=dict(options), keep_alive=keep_alive))
-        return (await client.detokenize(tokens)).text
+        acquire = Acquire(model=model, options=dict(options), keep_alive=keep_alive)
+        _, found = await self._ask(acquire, lambda _, client: client.detokenize(tokens))
+        return found.text
 
     async def load(
         self, model: str, *, options: Mapping[str, Any] = NO_OPTIONS, keep_alive: float | None = None
@@ -274,18 +288,39 @@ class Inference:
         begun: Callable[[Started], None] | None = None,
     ) -> AsyncGenerator[InferenceEvent, None]:
         started = time.monotonic_ns()
-        grant, client = await self._reach(acquire)
-        async with aclosing(client.generate(make(grant))) as events:
+        again, silent = False, True
+        while True:
+            grant, client = await self._reach(acquire)
             try:
-                async for event in events:
-                    if isinstance(event, End):
-                        yield _done(event, grant, time.monotonic_ns() - started)
-                    elif not isinstance(event, Started):
-                        yield event
-                    elif begun is not None:
-                        begun(event)
-            except RunnerLost as error:
-                raise _stopped(grant.facts.name) from error
+                async with aclosing(client.generate(make(grant))) as events:
+                    async for event in events:
+                        if isinstance(event, Started):
+                            if begun is not None:
+                                begun(event)
+                            continue
+                        silent = False
+                        ended = isinstance(event, End)
+                        yield _done(event, grant, time.monotonic_ns() - started) if ended else event
+                return
+            except _GONE as error:
+                if again or not silent:
+                    raise _told(error, grant) from error
+            acquire, again = msgspec.structs.replace(acquire, lost=grant.socket_path), True
+
+    async def _ask(
+        self, acquire: Acquire, ask: Callable[[Grant, RunnerClient], Awaitable[_AnswerT]]
+    ) -> tuple[Grant, _AnswerT]:
+        """What a runner answers to a request with one answer, and the grant that led to it."""
+        grant, client = await self._reach(acquire)
+        try:
+            return grant, await ask(grant, client)
+        except _GONE:
+            acquire = msgspec.structs.replace(acquire, lost=grant.socket_path)
+        grant, client = await self._reach(acquire)
+        try:
+            return grant, await ask(grant, client)
+        except _GONE as error:
+            raise _told(error, grant) from error
 
     async def _reach(self, acquire: Acquire) -> tuple[Grant, RunnerClient]:
         """A grant and a connection; a runner that is found gone is asked for once more."""
@@ -428,10 +463,12 @@ def without_old_thoughts(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     )
 
 
-def _stopped(model: str) -> RunnerLost:
+def _told(error: RunnerLost | ShuttingDown, grant: Grant) -> RunnerLost | ShuttingDown:
     """In Ollama's words, which clients look for. The keeper's log has the signal and the last words."""
+    if isinstance(error, ShuttingDown):
+        return error
     return RunnerLost(
-        f"running {model}: model runner has unexpectedly stopped, this may be due to resource limitations or "
+        f"running {grant.facts.name}: model runner has unexpectedly stopped, this may be due to resource limitations or "
         "an internal error, check the server's log for details",
         hint="the next request loads the model again",
     )

@@ -15,10 +15,11 @@ from typing import Any
 import psutil
 import pytest
 from model_shelf import ModelShelf
+from poison import POISON, Poison
 
 from lading.oci.errors import ModelNotFound
 from lading.runtime.embedded import EmbeddedRuntime
-from lading.runtime.errors import BadRequest, RunnerLost, Unsupported
+from lading.runtime.errors import BadRequest, Quarantined, RunnerLost, Unsupported
 from lading.runtime.inference import (
     ChatRequest,
     Done,
@@ -268,6 +269,79 @@ def test_an_idle_connection_to_a_dead_runner_is_not_used_again(runtime: Callable
         assert "Paris" in (await gather(inference.chat(ask())))[0]
 
     with_runtime(runtime, act)
+
+
+def test_a_request_that_meets_a_dying_runner_is_answered_by_the_next(runtime: Callable[..., Any]) -> None:
+    question = ask("tiny", user("What is the capital of Spain?"))
+
+    async def dying(inference: Inference, request: Awaitable[Any]) -> Any:
+        """The answer to a request that is with the runner when that is killed, and has not been read yet."""
+        pid = (await inference.loaded())[0].pid
+        os.kill(pid, signal.SIGSTOP)
+        answer = asyncio.ensure_future(request)
+        await asyncio.sleep(0.3)
+        os.kill(pid, signal.SIGKILL)
+        return await answer
+
+    async def act(inference: Inference) -> None:
+        expected = await gather(inference.chat(question))
+        text, _, _ = await dying(inference, gather(inference.chat(question)))
+        assert text == expected[0]
+        prompt = (await inference.render(question)).prompt
+        assert (await dying(inference, inference.render(question))).prompt == prompt
+
+    with_runtime(runtime, act)
+
+
+def test_a_request_that_reaches_a_runner_as_it_is_stopped_is_answered_by_the_next(
+    runtime: Callable[..., Any],
+) -> None:
+    async def act(inference: Inference) -> None:
+        await gather(inference.chat(ask()))
+        pid = (await inference.loaded())[0].pid
+        os.kill(pid, signal.SIGSTOP)
+        answer = asyncio.ensure_future(gather(inference.chat(ask())))
+        await asyncio.sleep(0.3)
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGCONT)
+        assert "Paris" in (await answer)[0]
+
+    with_runtime(runtime, act)
+
+
+def test_an_input_that_kills_runners_kills_two_of_them_and_then_the_model_is_left_alone(
+    runtime: Callable[..., Any], tmp_path: Path
+) -> None:
+    async def act(inference: Inference) -> None:
+        poisoned = ask("tiny", user(POISON))
+        with pytest.raises(RunnerLost, match="unexpectedly stopped"):
+            await gather(inference.chat(poisoned))
+        assert poison.left == 7
+        assert "Paris" in (await gather(inference.chat(ask())))[0]
+        with pytest.raises(Quarantined, match="3 times within a minute"):
+            await gather(inference.chat(poisoned))
+        assert poison.left == 6
+
+    poison = Poison(tmp_path, doses=9)
+    with_runtime(runtime, act, environment=poison.environment, sandbox=False)
+
+
+def test_who_shares_a_runner_with_such_an_input_is_answered_all_the_same(
+    runtime: Callable[..., Any], tmp_path: Path
+) -> None:
+    async def act(inference: Inference) -> None:
+        await gather(inference.chat(ask()))
+        pid = (await inference.loaded())[0].pid
+        os.kill(pid, signal.SIGSTOP)  # so that all of them are with it
+        bad = asyncio.ensure_future(gather(inference.chat(ask("tiny", user(POISON)))))
+        good = [asyncio.ensure_future(gather(inference.chat(ask()))) for _ in range(4)]
+        await asyncio.sleep(0.3)
+        os.kill(pid, signal.SIGCONT)
+        assert all("Paris" in text for text, _, _ in await asyncio.gather(*good))
+        await bad
+
+    poison = Poison(tmp_path, doses=1)
+    with_runtime(runtime, act, environment=poison.environment, sandbox=False)
 
 
 @pytest.mark.parametrize(

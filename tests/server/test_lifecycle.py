@@ -237,6 +237,34 @@ def test_a_reload_replaces_the_web_workers_and_keeps_models_and_streams(own_serv
     assert [process.pid for process in runners(own_server)] == [runner.pid]
 
 
+@pytest.mark.parametrize("first", ["fresh", "kept alive"])
+def test_a_request_that_comes_in_the_same_instant_as_the_end_is_answered(
+    own_server: LiveServer, first: str
+) -> None:
+    request = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    worker = web_worker(own_server)
+    with own_server.connect() as busy, own_server.connect() as connection:
+        if first == "kept alive":
+            connection.sendall(request)
+            assert b'"ok"' in connection.recv(4096)
+        assert eventually(lambda: has_connection(worker, connection))
+        # While it reads numbers it looks at nothing else; then it finds both: the signal, and the request.
+        numbers = b"[" + b"1," * 900_000 + b"1]"
+        busy.sendall(b"POST /api/show HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(numbers))
+        busy.sendall(numbers)
+        time.sleep(0.05)
+        worker.terminate()
+        connection.sendall(request)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+        assert busy.recv(4096).startswith(b"HTTP/1.1 400 ")
+
+
+def has_connection(worker: psutil.Process, connection: socket.socket) -> bool:
+    return any(
+        one.raddr and one.raddr.port == connection.getsockname()[1] for one in worker.net_connections("tcp")
+    )
+
+
 def test_ctrl_c_ends_it_at_once(own_server: LiveServer) -> None:
     with long_stream(own_server):
         everything = processes(own_server)

@@ -69,6 +69,10 @@ class LiveServer:
         chosen = {"timeout": 60, "verify": NO_AUTHORITIES, **self.options, **options}
         return httpx.request(method, self.url + path, **chosen)
 
+    def connect(self) -> socket.socket:
+        """A bare connection, for what no client would send."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+
     def post(self, path: str, body: Any) -> httpx.Response:
         return self.call("POST", path, json=body)
 
