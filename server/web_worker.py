@@ -183,7 +183,8 @@ class GuardedProtocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn has no ty
         if "header" in self._timers:
             self._arm("header", min(self._limits.header_s, LAST_CHANCE_S), self._close_transport)
             return
-        if self._awaiting_request and not self._finishing_calls:
+        # A request that has just been read is not being answered yet: whoever does so has yet to wake up.
+        if self._awaiting_request and not self._request_ready.is_set() and not self._finishing_calls:
             self._keepalive_timeout()
 
     def _check_body(self) -> None:
