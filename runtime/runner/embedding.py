@@ -4,16 +4,27 @@ that, one score for each document. Runner process only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from ...modelfile.errors import LadingError
 from ..errors import BadRequest, PromptTooLong, RunnerFault, Unsupported
 from .llama import NO_TOKEN, LlamaVocab
 from .llama_context import LlamaBatch, LlamaContext
 
 _MAX_TEXTS = 4096
+
+_T = TypeVar("_T")
+
+
+class GivenUp(LadingError):
+    """Nobody waits for the vectors any more; nobody sees this either."""
+
+    def __init__(self) -> None:
+        super().__init__("embedding texts: whoever asked has gone")
 
 
 class Embedder:
@@ -30,25 +41,33 @@ class Embedder:
         self._batch = LlamaBatch(n_ctx)
 
     def embed(
-        self, texts: Sequence[str], *, truncate: bool, dimensions: int = 0
+        self,
+        texts: Sequence[str],
+        *,
+        truncate: bool,
+        dimensions: int = 0,
+        goes_on: Callable[[], bool] = lambda: True,
     ) -> tuple[list[tuple[float, ...]], int]:
-        """The vectors in order, and how many tokens were read.
+        """The vectors in order, and how many tokens were read. ``goes_on`` is asked before each step
+        whether they are still wanted.
 
         Raises:
-            BadRequest, PromptTooLong, Unsupported; RunnerFault where llama.cpp fails or a vector is not
-            finite.
+            BadRequest, PromptTooLong, Unsupported; GivenUp; RunnerFault where llama.cpp fails or a vector is
+            not finite.
         """
         if self._context.ranks:
             raise Unsupported("embedding texts: this model ranks documents, it makes no embeddings")
         if len(texts) > _MAX_TEXTS:
             raise BadRequest(f"embedding texts: expected at most {_MAX_TEXTS}, got {len(texts)}")
-        token_lists = [self._tokens(text, truncate) for text in texts]
+        token_lists = [self._tokens(text, truncate) for text in _while_wanted(texts, goes_on)]
         vectors: list[tuple[float, ...]] = []
-        for group in self._groups(token_lists):
+        for group in _while_wanted(self._groups(token_lists), goes_on):
             vectors += [_unit(vector, dimensions) for vector in self._evaluate(group)]
         return vectors, sum(map(len, token_lists))
 
-    def rank(self, query: str, documents: Sequence[str]) -> tuple[list[float], int]:
+    def rank(
+        self, query: str, documents: Sequence[str], *, goes_on: Callable[[], bool] = lambda: True
+    ) -> tuple[list[float], int]:
         """The scores in order, and how many tokens were read. Ends of long documents are not read.
 
         Raises: as `embed`.
@@ -57,8 +76,10 @@ class Embedder:
             raise Unsupported("ranking documents: this model does not rank")
         if len(documents) > _MAX_TEXTS:
             raise BadRequest(f"ranking documents: expected at most {_MAX_TEXTS}, got {len(documents)}")
-        pairs = [self._pair(query, document) for document in documents]
-        scores = [float(found[0]) for group in self._groups(pairs) for found in self._evaluate(group)]
+        pairs = [self._pair(query, document) for document in _while_wanted(documents, goes_on)]
+        scores: list[float] = []
+        for group in _while_wanted(self._groups(pairs), goes_on):
+            scores += [float(found[0]) for found in self._evaluate(group)]
         if not np.isfinite(scores).all():
             raise RunnerFault("ranking documents: the model's score is not finite")
         return scores, sum(map(len, pairs))
@@ -125,6 +146,14 @@ class Embedder:
             self._context.embedding_of_sequence(seq) if tokens else np.zeros(self._context.n_embd, np.float32)
             for seq, tokens in enumerate(group)
         ]
+
+
+def _while_wanted(items: Sequence[_T], goes_on: Callable[[], bool]) -> Iterator[_T]:
+    """Raises: GivenUp before an item that nobody waits for."""
+    for item in items:
+        if not goes_on():
+            raise GivenUp
+        yield item
 
 
 def _unit(vector: npt.NDArray[np.float32], dimensions: int) -> tuple[float, ...]:

@@ -12,7 +12,9 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from ...modelfile.errors import LadingError
 from ..errors import QueueFull, Unsupported, failure_code
@@ -49,6 +51,8 @@ _MAX_TOKENS = 1_000_000
 _STOP_GRACE_S = 1.5
 EXIT_ENGINE_FAILED = 70
 
+_EvaluatedT = TypeVar("_EvaluatedT")
+
 
 def serve(loaded: Loaded, socket_path: str, on_listening: Callable[[], None]) -> None:
     """Serve until SIGTERM or the end of stdin. ``on_listening`` is called once clients can connect."""
@@ -60,7 +64,10 @@ class _Server:
         self._loaded = loaded
         self._connections: set[Connection] = set()
         self._preparing = 0
-        self._embedding = asyncio.Lock()
+        self._embedder_thread = ThreadPoolExecutor(1, "embedder")
+        """The only one that touches the embedder: what was begun there goes on for a while when nobody waits
+        for it any more."""
+        self._embedding = 0
         self._embedded_at_ns = time.monotonic_ns()
         self._embeddings = 0
         self._embedded_tokens = 0
@@ -230,10 +237,11 @@ class _Server:
         embedder = self._loaded.embedder
         if embedder is None:
             raise Unsupported("embedding texts: this model does not make embeddings")
-        async with self._embedding:
-            vectors, tokens = await asyncio.to_thread(
-                embedder.embed, request.texts, truncate=request.truncate, dimensions=request.dimensions
+        vectors, tokens = await self._in_turn(
+            lambda goes_on: embedder.embed(
+                request.texts, truncate=request.truncate, dimensions=request.dimensions, goes_on=goes_on
             )
+        )
         self._note_embedded(tokens)
         return Embeddings(id=request.id, vectors=tuple(vectors), prompt_tokens=tokens)
 
@@ -241,10 +249,30 @@ class _Server:
         embedder = self._loaded.embedder
         if embedder is None:
             raise Unsupported("ranking documents: this model does not rank")
-        async with self._embedding:
-            scores, tokens = await asyncio.to_thread(embedder.rank, request.query, request.documents)
+        scores, tokens = await self._in_turn(
+            lambda goes_on: embedder.rank(request.query, request.documents, goes_on=goes_on)
+        )
         self._note_embedded(tokens)
         return Scores(id=request.id, scores=tuple(scores), prompt_tokens=tokens)
+
+    async def _in_turn(self, evaluate: Callable[[Callable[[], bool]], _EvaluatedT]) -> _EvaluatedT:
+        """What ``evaluate`` makes in the embedder's thread, first come, first served. Where this is cancelled
+        it is not begun, or told so by the function that it is given.
+
+        Raises: what ``evaluate`` raises; QueueFull.
+        """
+        if self._embedding > self._loaded.spec.max_queue:
+            raise QueueFull(
+                f"embedding texts: {self._loaded.spec.max_queue} requests wait already",
+                hint="try again later, or raise the queue's length",
+            )
+        wanted = True
+        self._embedding += 1
+        try:
+            return await self._loop.run_in_executor(self._embedder_thread, evaluate, lambda: wanted)
+        finally:
+            wanted = False
+            self._embedding -= 1
 
     def _note_embedded(self, tokens: int) -> None:
         self._embeddings += 1
@@ -254,8 +282,8 @@ class _Server:
     def _status(self, request: Status) -> RunnerStatus:
         now = time.monotonic_ns()
         counters = self._engine.counters if self._engine else None
-        running = counters.running if counters else int(self._embedding.locked())
-        queued = (counters.queued if counters else 0) + self._preparing
+        running = counters.running if counters else min(self._embedding, 1)
+        queued = (counters.queued if counters else self._embedding - running) + self._preparing
         since = counters.idle_since_ns if counters else self._embedded_at_ns
         return RunnerStatus(
             id=request.id,

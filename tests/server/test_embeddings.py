@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import math
 import struct
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import ollama
 import openai
 import pytest
@@ -124,3 +128,25 @@ def test_an_embedding_model_does_not_chat(embedder: LiveServer) -> None:
 def test_openai_refuses_what_is_neither_text_nor_tokens(embedder: LiveServer, given: Any) -> None:
     answer = embedder.post("/v1/embeddings", {"model": "embed", "input": given})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input")
+
+
+def test_clients_that_leave_make_room_for_the_next_and_do_no_harm(embedder: LiveServer) -> None:
+    few = {"model": "embed", "input": ["one text"]}
+    [expected] = embedder.post("/api/embed", few).json()["embeddings"]
+    many = {"model": "embed", "input": [f"{number} word" * 100 for number in range(4000)]}
+
+    def leave() -> None:
+        with contextlib.suppress(httpx.ReadTimeout):
+            embedder.call("POST", "/api/embed", json=many, timeout=0.3)
+
+    for _ in range(5):
+        impatient = [threading.Thread(target=leave) for _ in range(6)]
+        for thread in impatient:
+            thread.start()
+        for thread in impatient:
+            thread.join()
+        began = time.monotonic()
+        [vector] = embedder.post("/api/embed", few).json()["embeddings"]
+        assert time.monotonic() - began < 3
+        assert vector == pytest.approx(expected, abs=1e-5)
+    assert "unexpectedly" not in embedder.log
