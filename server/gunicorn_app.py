@@ -26,7 +26,7 @@ from ..modelfile.errors import LadingError, ResourceError
 from ..oci.store import Store
 from ..runtime.inference import Inference
 from ..runtime.socket_dir import SocketDir
-from . import health, metrics
+from . import health, interrupt, metrics
 from .access.allowance import Allowances
 from .access.exposure import require_protection
 from .access.gate import Gate
@@ -39,6 +39,7 @@ from .guard import Application, Guard
 from .keeper import app as keeper_app
 from .keeper.client import KeeperClient
 from .log import ServerLogger
+from .master import Master
 from .metrics import Metrics
 from .names import Names
 from .origin import HostRules, OriginRules
@@ -209,6 +210,10 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
                 log.error("the certificate stays as it was: %s", error.message)
         super().reload()
 
+    def run(self) -> None:
+        """Does not return. Without gunicorn's own way of telling RuntimeErrors, which has no place in a log."""
+        Master(self).run()
+
     def load(self) -> Application:
         return self._make_app()
 
@@ -250,7 +255,8 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
                 "dirty_timeout": _HEARTBEAT_S,
                 "dirty_graceful_timeout": drain_s,
                 "on_starting": self._remember,
-                "on_dirty_starting": self._forget_listeners,
+                "on_dirty_starting": self._start_keepers_side,
+                "dirty_post_fork": lambda arbiter, worker: interrupt.stay_ignored(worker),
             }
         for name, value in values.items():
             self.cfg.set(name, value)
@@ -258,9 +264,10 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def _remember(self, master: Any) -> None:
         self._master = master
 
-    def _forget_listeners(self, arbiter: Any) -> None:
+    def _start_keepers_side(self, arbiter: Any) -> None:
         """Runs in the keeper's side of the family. It inherited the listening socket, and while it has that
         open the kernel goes on taking connections that nobody will accept."""
+        interrupt.stay_ignored(arbiter)
         for listener in self._master.LISTENERS:
             listener.close()
 
@@ -283,8 +290,10 @@ def _metrics_folder(keeper_socket: Path) -> Path:
 
 def _guarded(app: Any, settings: ServerSettings, watcher: Metrics | None = None) -> Application:
     ring = KeyRing(settings.api_keys, settings.api_key)
+    inner = Compression(BodyLimit(app, settings.limits.body))
+    keep_alive_s = settings.runtime.keep_alive_s
     return Guard(
-        Gate(Compression(BodyLimit(app, settings.limits.body)), ring, Allowances(settings.workers)),
+        Gate(inner, ring, Allowances(settings.workers), keep_alive_s=keep_alive_s),
         hosts=HostRules.of(settings.host, settings.allowed_hosts),
         origins=OriginRules(settings.origins),
         access_log=settings.access_log,

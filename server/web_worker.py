@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import signal
 import ssl
 from collections import Counter
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ from typing import Any, Protocol
 from gunicorn.asgi.protocol import ASGIProtocol  # type: ignore[import-untyped]
 from gunicorn.workers import gasgi  # type: ignore[import-untyped]
 
+from . import interrupt
 from .file_section import EXTENSION, FileSection, SectionSender
 from .settings import Limits
 from .tls_door import LAST_CHANCE_S, TlsDoor
@@ -56,9 +58,16 @@ class GuardedWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn has no 
         gasgi.ASGIProtocol = self._make_protocol
         super().init_process()
 
+    def init_signals(self) -> None:
+        ignored = interrupt.is_ignored()
+        super().init_signals()
+        if ignored:
+            self.loop.remove_signal_handler(signal.SIGINT)
+            interrupt.ignore()
+
     def admit(self, connection: Connection, peername: Any) -> bool:
         """Count a connection. Whether it may stay; it is to be forgotten in any case."""
-        peer = _counted_peer(peername)
+        peer = counted_peer(peername)
         self.protocols[connection] = peer
         self.per_ip[peer] += 1
         if len(self.protocols) > self.limits.connections:
@@ -82,6 +91,8 @@ class GuardedWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn has no 
         return TlsDoor(worker, context, lambda: GuardedProtocol(worker))
 
     def handle_exit_signal(self) -> None:
+        if not self.alive:
+            return  # told again: who has been given a moment gets no other
         super().handle_exit_signal()
         for server in self.servers:  # gunicorn does so too, but only when its loop next looks up
             server.close()
@@ -210,12 +221,18 @@ class GuardedProtocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn has no ty
             timer.cancel()
 
 
-def _counted_peer(peername: Any) -> str:
-    """The address that connections are counted by; "" for loopback, where a proxy may speak for many."""
+def counted_peer(peername: Any) -> str:
+    """What connections are counted by: an address, of IPv6 the network of 64 bits, all of whose addresses one
+    client can have. "" for loopback, where a proxy may speak for many."""
     if not isinstance(peername, tuple) or not peername:
         return ""
     try:
-        address = ipaddress.ip_address(peername[0])
+        address = ipaddress.ip_address(peername[0].partition("%")[0])
     except ValueError:
         return ""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is None:
+            network = ipaddress.ip_network((address, 64), strict=False)
+            return "" if address.is_loopback else str(network.network_address)
+        address = address.ipv4_mapped
     return "" if address.is_loopback else str(address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,12 @@ from command import TINY_CHAT, Lading
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="record answers anew: tests/server/golden")
+
+
+def pytest_configure() -> None:
+    """Ctrl-C works in what the tests start, also where they run behind ``nohup`` or ``&``."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ has not been read yet.
 
 from __future__ import annotations
 
+import math
+
 from ..answers import dialect_of, send_problem
 from ..errors import KeyRequired, RoleMissing, TooManyRequests, problem_of
 from ..guard import Application, Receive, Scope, Send, note
@@ -15,6 +17,7 @@ from .api_key import ApiKey
 from .key_ring import KeyRing
 from .presented import presented_secret
 from .role import Role
+from .stay import bounded_stay
 
 _CHALLENGES = {Dialect.REGISTRY: 'Basic realm="lading"'}
 _BEARER = 'Bearer realm="lading"'
@@ -31,10 +34,14 @@ def is_stranger(scope: Scope) -> bool:
 class Gate:
     """The ASGI application that wraps another."""
 
-    def __init__(self, app: Application, ring: KeyRing, allowances: Allowances) -> None:
+    def __init__(
+        self, app: Application, ring: KeyRing, allowances: Allowances, *, keep_alive_s: float = math.inf
+    ) -> None:
+        """`keep_alive_s`: the longest that keys which do not manage the server may have a model stay."""
         self._app = app
         self._ring = ring
         self._allowances = allowances
+        self._keep_alive_s = keep_alive_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not self._ring.required():
@@ -57,8 +64,10 @@ class Gate:
             note(scope, refused="key")
             await send_problem(scope, send, problem_of(error))
             return
+        stay = bounded_stay(math.inf if Role.MANAGE in key.rights else self._keep_alive_s)
         try:
-            await self._app(scope, receive, send)
+            with stay:
+                await self._app(scope, receive, send)
         finally:
             self._allowances.leave(key)
 

@@ -11,13 +11,14 @@ from ...runtime.grant import Acquire, Grant, LoadedModel
 from ..errors import KeeperAway
 from . import wire as wire
 
-_RESTART_S = 5.0
+_RESTART_S = 10.0
 """A killed keeper is back within this time; connecting is tried as long."""
 _RETRY_S = 0.05
 
 
 class KeeperClient:
-    """One connection for each call, so that a long load holds up nothing and leaving it cancels the call.
+    """One connection for each call, so that a long load holds up nothing and leaving it cancels the call. A call
+    that is not answered because the keeper died is made once more, to the next one: repeating it does no harm.
 
     Raises, in every method: `KeeperAway`, and whatever the keeper raised.
     """
@@ -69,20 +70,26 @@ class KeeperClient:
             await asyncio.sleep(_RETRY_S)
 
     async def _call(self, call: wire.Call) -> wire.Reply:
-        reader, writer = await self._connect()
-        try:
-            writer.write(wire.pack(call))
-            body = await receive_frame(reader)
-        except (OSError, BadFrame) as error:
-            raise KeeperAway() from error
-        finally:
-            writer.close()
-        if body is None:
+        body = await self._exchange(call) or await self._exchange(call)
+        if not body:
             raise KeeperAway()
         reply = wire.unpack(wire.REPLIES, body)
         if isinstance(reply, wire.Refused):
             raise wire.error_of(reply)
         return reply
+
+    async def _exchange(self, call: wire.Call) -> bytes | None:
+        """None: it hung up."""
+        reader, writer = await self._connect()
+        try:
+            writer.write(wire.pack(call))
+            return await receive_frame(reader)
+        except ConnectionError:
+            return None
+        except (OSError, BadFrame) as error:
+            raise KeeperAway() from error
+        finally:
+            writer.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         deadline = asyncio.get_running_loop().time() + _RESTART_S

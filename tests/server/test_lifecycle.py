@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -163,6 +164,18 @@ def test_a_killed_keeper_comes_back_and_takes_its_runners_with_it(own_server: Li
     assert keeper(own_server).pid != old_keeper.pid
 
 
+def test_a_request_that_waits_for_a_load_outlives_the_keeper(own_server: LiveServer) -> None:
+    own_server.post("/api/generate", {**SHORT, "keep_alive": 0})
+    assert eventually(lambda: not runners(own_server))
+    answers: list[httpx.Response] = []
+    asking = threading.Thread(target=lambda: answers.append(own_server.post("/api/generate", SHORT)))
+    asking.start()
+    assert eventually(lambda: bool(runners(own_server)))
+    keeper(own_server).kill()
+    asking.join()
+    assert answers[0].status_code == 200, answers[0].text
+
+
 def test_a_killed_web_worker_is_replaced_and_the_model_stays_loaded(own_server: LiveServer) -> None:
     own_server.post("/api/generate", SHORT)
     [runner] = runners(own_server)
@@ -214,6 +227,16 @@ def test_sigterm_lets_answers_finish_and_takes_no_new_ones(own_server: LiveServe
     assert eventually(lambda: all(is_gone(process) for process in everything))
 
 
+def test_sigterm_while_workers_are_starting_is_not_lost(own_server: LiveServer) -> None:
+    for _ in range(3):  # each of them is told to go while it is young
+        own_server.process.send_signal(signal.SIGHUP)
+        time.sleep(0.05)
+    began = time.monotonic()
+    own_server.process.send_signal(signal.SIGTERM)
+    assert own_server.process.wait(15) == 0
+    assert time.monotonic() - began < 8
+
+
 def test_sigterm_ends_an_idle_server_soon_despite_open_connections(own_server: LiveServer) -> None:
     with httpx.Client() as client:
         client.get(own_server.url)  # stays connected
@@ -235,6 +258,50 @@ def test_a_reload_replaces_the_web_workers_and_keeps_models_and_streams(own_serv
     assert eventually(lambda: not old.is_running() or old.status() == psutil.STATUS_ZOMBIE)
     assert own_server.post("/api/generate", SHORT).json()["eval_count"] == 5
     assert [process.pid for process in runners(own_server)] == [runner.pid]
+
+
+@contextlib.contextmanager
+def reloaded_during_a_stream(server: LiveServer) -> Iterator[psutil.Process]:
+    """The new worker of a server whose old one has an answer to finish."""
+    old = web_worker(server)
+    with long_stream(server):
+        server.process.send_signal(signal.SIGHUP)
+        master = psutil.Process(server.process.pid)
+        assert eventually(lambda: len(master.children()) == 3)  # the arbiter, and two of them
+        yield max(master.children(), key=lambda child: child.create_time())
+        assert not is_gone(old)
+
+
+def test_a_worker_that_dies_while_the_one_before_it_finishes_is_replaced(own_server: LiveServer) -> None:
+    with reloaded_during_a_stream(own_server) as new:
+        assert eventually(lambda: own_server.call("GET", "/livez").status_code == 200)
+        new.kill()
+
+        def answered() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                return own_server.call("GET", "/livez", timeout=1).status_code == 200
+            return False
+
+        assert eventually(lambda: is_gone(new))
+        assert eventually(answered, timeout_s=5)
+
+
+def test_another_reload_is_not_held_up_by_an_answer_of_before_the_last(own_server: LiveServer) -> None:
+    with reloaded_during_a_stream(own_server) as new:
+        own_server.process.send_signal(signal.SIGHUP)
+        assert eventually(lambda: is_gone(new), timeout_s=5)
+        assert own_server.call("GET", "/livez").status_code == 200
+
+
+def test_ctrl_c_ends_it_at_once_after_a_reload_too(own_server: LiveServer) -> None:
+    with long_stream(own_server):
+        own_server.process.send_signal(signal.SIGHUP)
+        master = psutil.Process(own_server.process.pid)
+        assert eventually(lambda: len(master.children()) == 3)
+        everything = processes(own_server)
+        own_server.process.send_signal(signal.SIGINT)
+        own_server.process.wait(8)
+    assert eventually(lambda: all(is_gone(process) for process in everything), 3)
 
 
 @pytest.mark.parametrize("first", ["fresh", "kept alive"])
@@ -271,6 +338,23 @@ def test_ctrl_c_ends_it_at_once(own_server: LiveServer) -> None:
         own_server.process.send_signal(signal.SIGINT)
         own_server.process.wait(8)
     assert eventually(lambda: not any(process.is_running() for process in everything), 3)
+
+
+def test_ctrl_c_is_ignored_where_it_was_when_the_server_was_started(home: Path, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        started = contextlib.ExitStack()
+        server = started.enter_context(running_server(home, tmp_path))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with started:
+        server.post("/api/generate", SHORT)
+        everything = processes(server)
+        os.killpg(server.process.pid, signal.SIGINT)  # as a terminal does
+        time.sleep(1.5)
+        assert not [process for process in everything if is_gone(process)]
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(10) == 0
 
 
 def test_a_port_in_use_is_one_error_and_nothing_is_started(own_server: LiveServer, home: Path) -> None:

@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 from live_server import LiveServer, build_model, running_server
 
+from lading.oci.store import Store
+from lading.server.web_worker import counted_peer
+
 LIMITS = {"header_s": 1.0, "body_progress_s": 1.0, "write_stall_s": 1.0, "connections": 40}
 GENERATE = {
     "model": "tiny",
@@ -136,6 +139,56 @@ def test_connections_above_the_limit_are_turned_away_and_places_come_back(strict
             connection.close()
     time.sleep(0.3)
     assert strict.call("GET", "/").status_code == 200
+
+
+def own_address() -> str:
+    """One of this machine's that is not loopback; nothing is sent to find it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no network")
+        return str(probe.getsockname()[0])
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_connections_of_one_address_are_limited_and_those_of_loopback_are_not(
+    host: str, tmp_path: Path
+) -> None:
+    Store.open(tmp_path / "home")
+    if host == "::" and not (socket.has_ipv6 and socket.has_dualstack_ipv6()):
+        pytest.skip("this machine has no IPv6")
+    limits = {**LIMITS, "connections_per_ip": 3}
+    with running_server(tmp_path / "home", tmp_path, host=host, insecure_no_auth=True, limits=limits) as live:
+
+        def answers(address: str) -> list[bytes]:
+            held = [socket.create_connection((address, live.port), timeout=10) for _ in range(5)]
+            for connection in held:
+                connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            found = [connection.recv(4096)[9:12] for connection in held]
+            for connection in held:
+                connection.close()
+            return found
+
+        assert answers("127.0.0.1") == [b"200"] * 5
+        assert sorted(answers(own_address())) == [b"200"] * 3 + [b"503"] * 2
+
+
+@pytest.mark.parametrize(
+    ("peer", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("::ffff:127.0.0.1", ""),
+        ("127.0.0.1", ""),
+        ("::1", ""),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::"),
+        ("fe80::1%eth0", "fe80::"),
+    ],
+)
+def test_what_is_counted_is_whoever_can_have_that_address(peer: str, counted: str) -> None:
+    assert counted_peer((peer, 1234, 0, 0)) == counted
 
 
 def test_an_idle_kept_alive_connection_is_closed_in_the_end(strict: LiveServer) -> None:
