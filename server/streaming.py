@@ -76,6 +76,15 @@ async def noted(
         await events.aclose()
 
 
+async def in_time(answer: Awaitable[_A], scope: Scope) -> _A:
+    """An answer of a model that comes whole. Raises what it raises; TookTooLong: it has been given up."""
+    try:
+        async with asyncio.timeout(left_s(scope)):
+            return await answer
+    except TimeoutError:
+        raise TookTooLong from None
+
+
 async def _in_time(
     events: AsyncGenerator[InferenceEvent, None], seconds: float | None
 ) -> AsyncIterator[InferenceEvent]:

@@ -17,7 +17,7 @@ from ..openai.request import new_id
 from ..request_size import check_size
 from ..services import Services
 from ..shaping import without_thoughts
-from ..streaming import Body, gathered, noted, open_stream
+from ..streaming import Body, gathered, in_time, noted, open_stream
 from ..wire import EVENT_STREAM, JSON, json_bytes
 from . import schema as schema
 from .encode import PING, Head, message_events, problem_event, whole_message
@@ -74,7 +74,7 @@ class CountTokens:
         resp.set_header(REQUEST_ID, request_id(req.scope))
         chat = chat_request(request)
         check_size(chat, self._services.settings.limits)
-        tokens = await self._count(chat)
+        tokens = await in_time(self._count(chat), req.scope)
         resp.data, resp.content_type = json_bytes(schema.TokenCount(input_tokens=tokens)), JSON
 
     async def _count(self, chat: ChatRequest) -> int:

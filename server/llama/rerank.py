@@ -10,6 +10,7 @@ from ..guard import note
 from ..json_body import read_request
 from ..native.inference import parse_seconds
 from ..services import Services
+from ..streaming import in_time
 from ..wire import JSON, json_bytes
 from . import schema as schema
 from .tokens import model_of
@@ -30,13 +31,14 @@ class Rerank:
         model = await model_of(request.model, inference)
         note(req.scope, model=model)
         with asked_for(model):
-            scores = await inference.rank(
+            asked = inference.rank(
                 model,
                 request.query,
                 documents,
                 options=request.options,
                 keep_alive=parse_seconds(request.keep_alive),
             )
+            scores = await in_time(asked, req.scope)
         note(req.scope, prompt_tokens=scores.prompt_tokens)
         resp.data, resp.content_type = json_bytes(_ranking(model, scores, documents, request)), JSON
 

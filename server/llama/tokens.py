@@ -11,6 +11,7 @@ from ..guard import note
 from ..json_body import read_request
 from ..native.inference import parse_seconds
 from ..services import Services
+from ..streaming import in_time
 from ..wire import JSON, json_bytes
 from . import schema as schema
 
@@ -35,7 +36,7 @@ class Tokenize:
         model = await model_of(request.model, inference)
         note(req.scope, model=model)
         with asked_for(model):
-            tokens = await inference.tokenize(
+            asked = inference.tokenize(
                 model,
                 request.content,
                 add_special=request.add_special,
@@ -43,6 +44,7 @@ class Tokenize:
                 options=request.options,
                 keep_alive=parse_seconds(request.keep_alive),
             )
+            tokens = await in_time(asked, req.scope)
         resp.data, resp.content_type = json_bytes(schema.TokenList(tokens)), JSON
 
 
@@ -62,12 +64,13 @@ class Detokenize:
         model = await model_of(request.model, inference)
         note(req.scope, model=model)
         with asked_for(model):
-            text = await inference.detokenize(
+            asked = inference.detokenize(
                 model,
                 tuple(request.tokens),
                 options=request.options,
                 keep_alive=parse_seconds(request.keep_alive),
             )
+            text = await in_time(asked, req.scope)
         resp.data, resp.content_type = json_bytes(schema.TokenText(text)), JSON
 
 

@@ -18,6 +18,7 @@ from ...runtime.errors import PromptTooLong
 from ...runtime.inference import ChatRequest, GenerateRequest, Settings
 from ...runtime.keep_alive import parse_keep_alive
 from ...runtime.protocol import FunctionCall, Message, MessageToolCall, Think
+from ..access.stay import longest_stay
 from ..answer_form import grammar_of, native_format, one_form
 from ..errors import BadField, NoSuchModel, asked_for
 from ..field_status import refuse_unsupported
@@ -26,7 +27,7 @@ from ..json_body import parse, read_request
 from ..message_parts import image_of
 from ..request_size import check_size
 from ..services import Services
-from ..streaming import Body, gathered, noted, open_stream
+from ..streaming import Body, gathered, in_time, noted, open_stream
 from ..tool_choice import chosen_tools
 from ..wire import JSON, NDJSON, json_bytes, rfc3339
 from . import schema as schema
@@ -53,7 +54,7 @@ class Generate:
             if not model:
                 raise NoSuchModel("model '' not found")
             if not request.prompt and not request.suffix and not request.images:
-                reason = await load_or_unload(self._services, model, settings)
+                reason = await in_time(load_or_unload(self._services, model, settings), req.scope)
                 answer = schema.GenerateChunk(
                     model=model, created_at=rfc3339(), response="", done=True, done_reason=reason
                 )
@@ -104,7 +105,7 @@ class Chat:
             if not model:
                 raise BadField("model is required", field="model")
             if not request.messages:
-                reason = await load_or_unload(self._services, model, settings)
+                reason = await in_time(load_or_unload(self._services, model, settings), req.scope)
                 empty = schema.MessageOut(role="assistant", content="")
                 answer = schema.ChatChunk(
                     model=model, created_at=rfc3339(), message=empty, done=True, done_reason=reason
@@ -143,10 +144,11 @@ class Embed:
             if not model:
                 raise NoSuchModel("model '' not found")
             if not texts:
-                loaded = await inference.load(model, options=request.options, keep_alive=keep_alive)
+                load = inference.load(model, options=request.options, keep_alive=keep_alive)
+                loaded = await in_time(load, req.scope)
                 vectors, tokens, times = [], 0, (loaded.total_duration_ns, loaded.load_duration_ns)
             else:
-                done = await inference.embed(
+                asked = inference.embed(
                     model,
                     texts,
                     options=request.options,
@@ -154,6 +156,7 @@ class Embed:
                     truncate=request.truncate,
                     dimensions=request.dimensions,
                 )
+                done = await in_time(asked, req.scope)
                 vectors, tokens = list(done.vectors), done.prompt_tokens
                 times = (done.total_duration_ns, done.load_duration_ns)
                 note(req.scope, prompt_tokens=tokens)
@@ -184,12 +187,14 @@ class Embeddings:
                 raise BadField("model is required", field="model")
             vector: tuple[float, ...] = ()
             if request.prompt:
-                done = await inference.embed(
+                asked = inference.embed(
                     model, (request.prompt,), options=request.options, keep_alive=keep_alive
                 )
+                done = await in_time(asked, req.scope)
                 vector = done.vectors[0]
             else:
-                await inference.load(model, options=request.options, keep_alive=keep_alive)
+                load = inference.load(model, options=request.options, keep_alive=keep_alive)
+                await in_time(load, req.scope)
         resp.data, resp.content_type = json_bytes(schema.EmbeddingsAnswer(embedding=vector)), JSON
 
 
@@ -240,15 +245,16 @@ async def load_or_unload(services: Services, model: str, settings: Settings) -> 
 
 
 def parse_seconds(value: object) -> float | None:
-    """``keep_alive``: seconds, a Go duration, or (as some clients send it) a bare number as text."""
+    """``keep_alive``: seconds, a Go duration, or (as some clients send it) a bare number as text; at most what
+    whoever asks may have."""
     if value is None or value == "":
         return None
     if isinstance(value, str):
         try:
-            return parse_keep_alive(float(value))
+            return min(parse_keep_alive(float(value)), longest_stay())
         except ValueError:
             pass
-    return parse_keep_alive(value)
+    return min(parse_keep_alive(value), longest_stay())
 
 
 def images_of(texts: list[str]) -> tuple[bytes, ...]:

@@ -13,6 +13,7 @@ from ..guard import note
 from ..json_body import read_request
 from ..native.inference import parse_seconds
 from ..services import Services
+from ..streaming import in_time
 from ..wire import JSON, json_bytes
 from . import schema as schema
 from .request import is_tokens
@@ -37,13 +38,14 @@ class Embeddings:
             raise BadField("dimensions: expected at least 1", field="dimensions")
         inputs = _inputs(request.input)
         with asked_for(request.model):
-            done = await self._services.inference.embed(
+            asked = self._services.inference.embed(
                 request.model,
                 tuple([await self._text(request, one) for one in inputs]),
                 options=request.options,
                 keep_alive=parse_seconds(request.keep_alive),
                 dimensions=request.dimensions,
             )
+            done = await in_time(asked, req.scope)
         note(req.scope, prompt_tokens=done.prompt_tokens)
         encode = _base64 if request.encoding_format == "base64" else tuple
         answer = schema.EmbeddingList(

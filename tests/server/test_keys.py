@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +302,23 @@ def eventually(holds: Callable[[], bool]) -> bool:
 
 
 @pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
+def test_only_who_manages_the_server_may_have_a_model_stay_for_longer(locked: LiveServer) -> None:
+    def stays(role: Role, path: str, **more: Any) -> float:
+        """Hours."""
+        body = {**SHORT, "max_tokens": 2, **more}
+        assert locked.call("POST", path, json=body, headers=bearer(SECRETS[role])).status_code == 200
+        [row] = locked.call("GET", "/api/ps", headers=bearer(SECRETS[role])).json()["models"]
+        until = datetime.fromisoformat(row["expires_at"])
+        return (until - datetime.now(UTC)).total_seconds() / 3600
+
+    for path in ("/api/generate", "/v1/completions"):
+        for asked in (-1, "9999h", "-1", 10**6):
+            assert stays(Role.INFER, path, keep_alive=asked) < 0.1
+        assert stays(Role.MANAGE, path, keep_alive="24h") > 23
+        assert stays(Role.ADMIN, path, keep_alive=-1) > 10**5
+        assert stays(Role.INFER, path, keep_alive="1m") < 0.1
+
+
 def test_skopeo_logs_in_pulls_and_pushes(locked: LiveServer, tmp_path: Path) -> None:
     registry, authfile = f"127.0.0.1:{locked.port}", tmp_path / "auth.json"
 

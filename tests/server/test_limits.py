@@ -32,11 +32,17 @@ LIMITS = {"messages": 4, "tools": 3, "stops": 3, "stop_length": 8, "images": 2, 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """Takes bodies of four kibibytes and little of everything, and gives answers of models no time."""
+    """Takes bodies of four kibibytes and little of everything."""
     folder: Path = tmp_path_factory.mktemp("small")
     build_model(folder / "home", "tiny")
-    limits = {"body": BODY, "request_s": 1e-6, **LIMITS}
-    with running_server(folder / "home", folder, limits=limits) as live:
+    with running_server(folder / "home", folder, limits={"body": BODY, **LIMITS}) as live:
+        yield live
+
+
+@pytest.fixture(scope="module")
+def hurried(small: LiveServer) -> Iterator[LiveServer]:
+    """Gives answers of models no time."""
+    with running_server(small.store_root, small.log_path.parent, limits={"request_s": 1e-6}) as live:
         yield live
 
 
@@ -170,7 +176,7 @@ def test_a_log_has_one_line_for_each_request_whatever_is_in_it(small: LiveServer
     assert "\x1b" not in small.log and "\u2028" not in small.log
 
 
-def test_an_answer_whose_time_is_over_is_refused_in_every_dialect(small: LiveServer) -> None:
+def test_an_answer_whose_time_is_over_is_refused_in_every_dialect(hurried: LiveServer) -> None:
     messages = [{"role": "user", "content": "Hi"}]
     for stream in (False, True):
         for path, body in (
@@ -181,11 +187,29 @@ def test_an_answer_whose_time_is_over_is_refused_in_every_dialect(small: LiveSer
             ("/v1/responses", {"input": "1"}),
             ("/v1/messages", {"messages": messages, "max_tokens": 1}),
         ):
-            answer = small.post(path, {"model": "tiny", "stream": stream, **body})
+            answer = hurried.post(path, {"model": "tiny", "stream": stream, **body})
             assert answer.status_code == 503 and "longer than the server allows" in answer.text, (
                 path,
                 answer.text,
             )
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/generate", {}),  # which only loads it
+        ("/api/embed", {"input": ["x"]}),
+        ("/api/embeddings", {"prompt": "x"}),
+        ("/v1/embeddings", {"input": "x"}),
+        ("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": "Hi"}]}),
+        ("/rerank", {"query": "x", "documents": ["y"]}),
+        ("/tokenize", {"content": "x"}),
+        ("/detokenize", {"tokens": [1]}),
+    ],
+)
+def test_so_is_one_that_is_not_text(hurried: LiveServer, path: str, body: dict[str, Any]) -> None:
+    answer = hurried.post(path, {"model": "tiny", **body})
+    assert answer.status_code == 503 and "longer than the server allows" in answer.text, answer.text
 
 
 def test_an_answer_whose_time_runs_out_ends_with_an_error_and_is_given_up() -> None:
