@@ -312,8 +312,7 @@ def _send_blob(
     *,
     again: bool,
 ) -> None:
-    count = run.counter("pushing", descriptor)
-    count(0)
+    count = run.counter("pushing", descriptor)  # 0 first where it is sent, else only that all of it is there
     path, opener = store.layout.blob(descriptor.digest), functools.partial(store.open_blob, descriptor.digest)
     upload = BlobUpload(repository, descriptor, path, count, opener=opener)
     with run.slots.hold():

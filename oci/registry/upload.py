@@ -155,6 +155,7 @@ class BlobUpload:
 
     def _send(self, session: _Session | None) -> None:
         """Sends the blob, with new sessions and other means as long as that helps."""
+        self._on_sent(0)
         policy = self._repository.settings.retry
         chunked, arrived = False, 0
         for attempt in range(1, policy.tries + 1):

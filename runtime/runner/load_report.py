@@ -1,6 +1,6 @@
 """What llama.cpp's log says of a load: it has no functions that tell sizes of buffers or where layers lie.
 
-Source: llama.cpp, src/llama-model.cpp, src/llama-context.cpp, src/llama-kv-cache.cpp.
+Source: llama.cpp, src/llama-model.cpp, src/llama-context.cpp, src/llama-kv-cache.cpp, tools/mtmd/clip.cpp.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ class LoadReport:
     _BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output)\s+buffer size =\s+([0-9.]+) MiB")
     _OFFLOADED = re.compile(r"offloaded (\d+)/\d+ layers to GPU")
     _FLASH_ATTENTION = re.compile(r"flash_attn\s+= (enabled|disabled|auto)|Flash Attention (enabled)")
+    _PROJECTOR = re.compile(r"clip_model_loader: model size:\s+([0-9.]+) MiB")
+    _PROJECTOR_DEVICE = re.compile(r"CLIP using (\S+) backend")
     _USES: ClassVar = {"model": "weights", "KV": "kv", "RS": "kv", "compute": "compute", "output": "output"}
 
     def __init__(self) -> None:
@@ -23,6 +25,8 @@ class LoadReport:
         self.flash_attention = False
         """Whether the last context has it."""
         self._buffers: list[tuple[str, str, float]] = []
+        self._projector_size = 0.0
+        self._projector_device = "CPU"
 
     def read(self, line: str) -> None:
         if found := self._OFFLOADED.search(line):
@@ -31,6 +35,11 @@ class LoadReport:
             self.flash_attention = "enabled" in found.groups()
         if found := self._BUFFER.search(line):
             self._buffers.append((found[1], self._USES[found[2]], float(found[3])))
+        # Of a projector's weights the log has the sum alone, and their device in another line.
+        if found := self._PROJECTOR_DEVICE.search(line):
+            self._projector_device = found[1]
+        if found := self._PROJECTOR.search(line):
+            self._projector_size = float(found[1])
 
     @property
     def mapped(self) -> int:
@@ -40,7 +49,8 @@ class LoadReport:
     def memory(self, *, gpu_only: bool = False) -> dict[str, int]:
         """Bytes by use (weights, kv, compute, output), summed over devices."""
         sizes: dict[str, int] = {}
-        for device, use, mebibytes in self._buffers:
+        projector = (self._projector_device, "weights", self._projector_size)
+        for device, use, mebibytes in (*self._buffers, projector):
             if gpu_only and _is_main_memory(device):
                 continue
             sizes[use] = sizes.get(use, 0) + int(mebibytes * 2**20)

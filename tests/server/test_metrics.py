@@ -190,6 +190,28 @@ def test_pulls_are_counted_in_bytes_and_what_was_there_is_not(pair: LiveServer, 
         assert value(figures(other), "lading_pull_bytes_total") == once
 
 
+def test_pushes_are_counted_in_bytes_and_what_was_there_is_not(pair: LiveServer, tmp_path: Path) -> None:
+    registry = f"127.0.0.1:{pair.port}/library"
+    with running_server(tmp_path / "other", tmp_path) as other:
+
+        def send(path: str, **body: Any) -> None:
+            assert other.post(path, {"stream": False, **body}).status_code == 200
+
+        def pushed(model: str, times: int) -> float:
+            send("/api/push", model=model, insecure=True)
+            labels = {"method": "POST", "route": "/api/push", "code": "200"}
+            assert eventually(lambda: value(figures(other), "lading_requests_total", **labels) == times)
+            return value(figures(other), "lading_push_bytes_total")
+
+        send("/api/pull", model=f"{registry}/tiny:latest", insecure=True)
+        assert pushed(f"{registry}/tiny:latest", 1) == 0
+        derived = f"{registry}/terse:latest"
+        send("/api/create", model=derived, **{"from": f"{registry}/tiny:latest"}, system="You are terse.")
+        new = pushed(derived, 2)
+        assert 0 < new < 20_000, "the system prompt and the config, not the weights"
+        assert pushed(derived, 3) == new
+
+
 def test_strangers_make_no_labels(pair: LiveServer) -> None:
     for number in range(5):
         pair.call("GET", f"/nowhere/{number}")
