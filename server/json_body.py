@@ -27,6 +27,8 @@ MAX_BODY = 32 * 1024 * 1024
 BODY_LIMIT = "lading.body_limit"
 """Where the request's scope holds the settings' limit."""
 MAX_DEPTH = 64
+MAX_VALUES = 1_000_000
+"""Elements of all lists and objects of a body: while they are read, nothing else is."""
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 
@@ -91,11 +93,12 @@ def parse(body: bytes) -> Any:
         MissingBody: nothing but white space.
         BadBody: with Go's words for what is wrong.
     """
+    decoder = _decoder_for(body)
     text = body.decode("utf-8", "replace").lstrip(" \t\r\n")
     if not text:
         raise MissingBody()
     try:
-        value, _ = _DECODER.raw_decode(text)
+        value, _ = decoder.raw_decode(text)
     except json.JSONDecodeError as error:
         _raise_syntax(text, error)
     except (RecursionError, ValueError) as error:
@@ -122,7 +125,12 @@ def _float(text: str) -> float:
     return number
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_integer, parse_float=_float)
+_CAREFUL = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_integer, parse_float=_float)
+_QUICK = json.JSONDecoder(parse_constant=_refuse_constant)
+"""Ten times as fast for numbers, which must all be ordinary ones."""
+_MANY = 10_000
+_LARGE_NUMBER = re.compile(rb"[0-9]{19}|[0-9][eE]\+?[0-9]{3}")
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 # The standard library's messages -> Go's, of which clients quote the first.
@@ -166,6 +174,18 @@ def _raise_in_literal(text: str, literal: str) -> NoReturn:
 def _go_quoted(char: str) -> str:
     special = {"'": "'\\''", '"': "'\"'", "\n": "'\\n'", "\r": "'\\r'", "\t": "'\\t'"}
     return special.get(char, f"'{char}'" if char.isprintable() else f"'\\x{ord(char):02x}'")
+
+
+def _decoder_for(body: bytes) -> json.JSONDecoder:
+    """Looks into the body only as closely as its size demands. Raises: BadBody: it has too many values."""
+    count = _elements(body)
+    if count > MAX_VALUES and _elements(_STRING.sub(b"", body)) > MAX_VALUES:
+        raise BadBody(f"expected at most {MAX_VALUES} values")
+    return _QUICK if count > _MANY and not _LARGE_NUMBER.search(body) else _CAREFUL
+
+
+def _elements(body: bytes) -> int:
+    return body.count(b",") + body.count(b"[") + body.count(b"{")
 
 
 def _check_depth(value: Any) -> None:

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 
 SILENCE_S = 15.0
 """Proxies and clients give up after 30 to 60 s without a byte."""
+COMMENT = b": ping\n\n"
+"""A line that readers of events skip. Source: the HTML standard, server-sent events."""
 
 
 async def with_pings(

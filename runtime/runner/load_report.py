@@ -15,7 +15,7 @@ class LoadReport:
     _BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output)\s+buffer size =\s+([0-9.]+) MiB")
     _OFFLOADED = re.compile(r"offloaded (\d+)/\d+ layers to GPU")
     _FLASH_ATTENTION = re.compile(r"flash_attn\s+= (enabled|disabled|auto)|Flash Attention (enabled)")
-    _PROJECTOR = re.compile(r"clip_model_loader: model size:\s+([0-9.]+) MiB")
+    _PROJECTOR = re.compile(r"load_hparams: model size:\s+([0-9.]+) MiB")
     _PROJECTOR_DEVICE = re.compile(r"CLIP using (\S+) backend")
     _USES: ClassVar = {"model": "weights", "KV": "kv", "RS": "kv", "compute": "compute", "output": "output"}
 

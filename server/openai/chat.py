@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 
 from falcon.asgi import Request, Response
@@ -14,6 +14,7 @@ from ..errors import BadField, asked_for
 from ..field_status import refuse_unsupported
 from ..guard import note
 from ..json_body import read_request
+from ..keep_alive_events import COMMENT, with_pings
 from ..merging import merged
 from ..request_size import check_choices, check_size
 from ..services import Services
@@ -42,7 +43,12 @@ class ChatCompletions:
         head = Head(id=new_id("chatcmpl"), created=int(time.time()), model=request.model)
         if request.stream:
             usage = request.stream_options.include_usage
-            encode = functools.partial(chat_events, head=head, include_usage=usage)
+
+            def encode(events: AsyncIterator[InferenceEvent]) -> AsyncIterator[bytes]:
+                chunks = chat_events(events, head=head, include_usage=usage)
+                # Text comes token by token; a call is sent when it is complete.
+                return with_pings(chunks, COMMENT) if request.tools else chunks
+
             resp.content_type, resp.stream = EVENT_STREAM, Body(opened, encode, problem_event)
             resp.cache_control = ["no-cache"]
         else:

@@ -11,6 +11,7 @@ from ...runtime.protocol import Message
 from ..errors import BadField, NoSuchResponse, asked_for
 from ..guard import note
 from ..json_body import read_request
+from ..keep_alive_events import COMMENT, with_pings
 from ..request_size import check_size
 from ..services import Services
 from ..streaming import Body, gathered, noted, open_stream
@@ -41,10 +42,13 @@ class Responses:
         writer = ResponseWriter(request, new_response(request))
         if request.stream:
 
-            async def encode(events: AsyncIterator[InferenceEvent]) -> AsyncIterator[bytes]:
+            async def written(events: AsyncIterator[InferenceEvent]) -> AsyncIterator[bytes]:
                 async for chunk in writer.events(events):
                     yield chunk
                 self._keep(writer, asked)
+
+            def encode(events: AsyncIterator[InferenceEvent]) -> AsyncIterator[bytes]:
+                return with_pings(written(events), COMMENT) if request.tools else written(events)
 
             resp.content_type, resp.stream = EVENT_STREAM, Body(opened, encode, writer.failed)
             resp.cache_control = ["no-cache"]

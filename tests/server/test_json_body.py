@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from lading.modelfile.errors import LadingError
 from lading.server.errors import BadBody, BadField, BodyTooLarge, MissingBody
-from lading.server.json_body import BODY_LIMIT, MAX_DEPTH, decode, parse, read_body
+from lading.server.json_body import BODY_LIMIT, MAX_DEPTH, MAX_VALUES, decode, parse, read_body
 from lading.server.native.inference import arguments_of
 from lading.server.native.schema import ChatRequest, EmbedRequest, GenerateRequest
 
@@ -213,3 +214,29 @@ def test_arguments_of_calls_that_come_as_text_are_read_like_bodies(
             arguments_of(text)
     else:
         assert arguments_of(text) == arguments
+
+
+def test_as_many_values_as_there_may_be_are_read_and_no_more() -> None:
+    def numbers(count: int) -> bytes:
+        return b'{"context":[' + b",".join([b"7"] * count) + b"]}"
+
+    most = MAX_VALUES - 1  # the object and the list are two, the commas one less than the numbers
+    assert decode(numbers(most), GenerateRequest).context == [7] * most
+    for body in (numbers(MAX_VALUES), b"[" + b"[]," * MAX_VALUES, b"{" + b'"a":1,' * MAX_VALUES):
+        with pytest.raises(BadBody, match="at most 1000000 values"):
+            parse(body)
+    text = ',[{"' * MAX_VALUES
+    assert decode(json.dumps({"prompt": text}).encode(), GenerateRequest).prompt == text
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64, -(2**63) - 1, 10**25, 1e5, -1.5, 1e200])
+def test_numbers_among_many_are_read_as_they_are_among_few(number: float) -> None:
+    text = json.dumps(number)
+    [few], many = parse(f"[{text}]".encode()), parse(f"[{','.join([text] * 20_000)}]".encode())
+    assert {(type(one), one) for one in many} == {(type(few), few)}
+
+
+def test_a_number_beyond_floats_is_refused_among_many_too() -> None:
+    for text in ("1e999", "-1E+400", "9" * 400):
+        with pytest.raises(BadBody):
+            parse(f"[{','.join(['1'] * 20_000)},{text}]".encode())

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
 
+import httpx
 import pytest
+from live_server import LiveServer
+from server_processes import runners
 
 from lading.server.keep_alive_events import with_pings
 from lading.server.streaming import Body, open_stream
@@ -79,3 +83,32 @@ def test_a_body_that_is_closed_in_silence_closes_what_makes_it() -> None:
 
     asyncio.run(asyncio.wait_for(leave(), 10))
     assert closed == [True]
+
+
+def test_silence_while_a_call_may_be_coming_is_filled_in_openais_dialect_too(server: LiveServer) -> None:
+    tool = {"name": "f", "description": "", "parameters": {"type": "object"}}
+    endless = {"model": "tiny", "stream": True, "options": {"logit_bias": {"1269": -100, "1271": -100}}}
+    bodies: dict[str, dict[str, Any]] = {
+        "/v1/chat/completions": {
+            "messages": [{"role": "user", "content": "Count."}],
+            "tools": [{"type": "function", "function": tool}],
+            "max_tokens": 9000,
+        },
+        "/v1/responses": {
+            "input": "Count.",
+            "tools": [{"type": "function", **tool}],
+            "max_output_tokens": 9000,
+        },
+    }
+    with contextlib.ExitStack() as streams:
+        opened = []
+        for path, body in bodies.items():
+            asked = httpx.stream("POST", server.url + path, json={**endless, **body}, timeout=60)
+            lines = streams.enter_context(asked).iter_lines()
+            assert next(lines).startswith(("data:", "event:"))
+            opened.append(lines)
+        [runner] = runners(server)
+        runner.suspend()
+        streams.callback(runner.resume)
+        for lines in opened:
+            assert ": ping" in lines
