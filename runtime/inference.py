@@ -180,9 +180,7 @@ class Inference:
         else:
             acquire = _generate_acquire(request)
             make = partial(_generate_call, request)
-        _, rendered = await self._ask(
-            acquire, lambda grant, client: client.render(make(grant), whole=whole)
-        )
+        _, rendered = await self._ask(acquire, lambda grant, client: client.render(make(grant), whole=whole))
         return rendered
 
     async def embed(
@@ -299,8 +297,10 @@ class Inference:
                                 begun(event)
                             continue
                         silent = False
-                        ended = isinstance(event, End)
-                        yield _done(event, grant, time.monotonic_ns() - started) if ended else event
+                        if isinstance(event, End):
+                            yield _done(event, grant, time.monotonic_ns() - started)
+                        else:
+                            yield event
                 return
             except _GONE as error:
                 if again or not silent:
@@ -468,8 +468,8 @@ def _told(error: RunnerLost | ShuttingDown, grant: Grant) -> RunnerLost | Shutti
     if isinstance(error, ShuttingDown):
         return error
     return RunnerLost(
-        f"running {grant.facts.name}: model runner has unexpectedly stopped, this may be due to resource limitations or "
-        "an internal error, check the server's log for details",
+        f"running {grant.facts.name}: model runner has unexpectedly stopped, this may be due to resource "
+        "limitations or an internal error, check the server's log for details",
         hint="the next request loads the model again",
     )
 

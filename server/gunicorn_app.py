@@ -211,7 +211,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         super().reload()
 
     def run(self) -> None:
-        """Does not return. Without gunicorn's own way of telling RuntimeErrors, which has no place in a log."""
+        """Does not return. Without gunicorn's way of telling RuntimeErrors, which has no place in a log."""
         Master(self).run()
 
     def load(self) -> Application:

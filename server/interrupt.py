@@ -1,5 +1,5 @@
-"""Ctrl-C where the server was started with SIGINT ignored, as shells do for ``lading serve &`` in scripts: it is
-not meant for the server then, and stays ignored in each of its processes, whatever gunicorn sets.
+"""Ctrl-C where the server was started with SIGINT ignored, as shells do for ``lading serve &`` in scripts: it
+is not meant for the server then, and stays ignored in each of its processes, whatever gunicorn sets.
 """
 
 from __future__ import annotations

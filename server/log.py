@@ -12,7 +12,9 @@ from gunicorn import glogging  # type: ignore[import-untyped]
 from .wire import rfc3339
 
 MAX_RECORD = 8 * 1024
-"""Longest text of one field, characters."""
+"""Longest message and longest traceback, characters."""
+MAX_FACT = 1024
+"""Longest text of any other field: some, such as the name of a model, are whatever a client has sent."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -25,7 +27,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage()[:MAX_RECORD],
         }
-        line.update(getattr(record, "facts", {}))
+        for name, fact in getattr(record, "facts", {}).items():
+            line[name] = fact[:MAX_FACT] if isinstance(fact, str) else fact
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)[-MAX_RECORD:]
         return json.dumps(line, default=str)

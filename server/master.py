@@ -1,10 +1,10 @@
 """gunicorn's master, which goes on with its work while workers of an earlier generation finish theirs.
 
-gunicorn's own waits for them, on SIGHUP, up to ``graceful_timeout``: meanwhile it hears no signal, and replaces
-no worker that dies. Here they are *leaving*: told to go, waited for by nobody, counted as no worker.
+gunicorn's own waits for them, on SIGHUP, up to ``graceful_timeout``: meanwhile it hears no signal, and
+replaces no worker that dies. Here they are *leaving*: told to go, waited for by nobody, counted as no worker.
 
-Whoever is told to go is told again and again: a worker that is just being forked has the master's handlers for
-a moment, and loses what it hears then.
+Whoever is told to go is told again and again: a worker that is just being forked has the master's handlers
+for a moment, and loses what it hears then.
 
 Rules for editing this file: as in `web_worker`. tests/server/test_lifecycle.py shows what it is for.
 Source: gunicorn 27.0.1, arbiter.py.

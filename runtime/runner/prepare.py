@@ -270,7 +270,7 @@ class Preparer:
                 suffix=shield.text(request.suffix),
                 system=request.system,
             )
-        text = await self._renderer.render(job)
+        text = await self._renderer.render(job, is_strange=bool(request.template))
         return text + self._closed_thoughts(request.think, text) + prefill
 
     def _fill_in_the_middle(self, request: Generate) -> Prompt:

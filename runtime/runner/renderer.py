@@ -11,6 +11,7 @@ worker) and of memory. Both processes die with the runner.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import mmap
 import os
@@ -99,6 +100,9 @@ class Renderer:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._ids = itertools.count(1)
         self._turn = asyncio.Lock()
+        self._strangers_turn = asyncio.Lock()
+        """Who brings a template or a grammar, and perhaps seconds of work, has this first: whoever does not
+        waits for two of them at most."""
 
     @classmethod
     def start(cls, *, close_in_child: tuple[int, ...] = ()) -> Renderer:
@@ -114,14 +118,15 @@ class Renderer:
         theirs.close()
         return cls(ours, guard)
 
-    async def render(self, job: RenderJob) -> str:
-        """The text of ``job``, whose ``id`` is ignored. Jobs are done one after another.
+    async def render(self, job: RenderJob, *, is_strange: bool = False) -> str:
+        """The text of ``job``, whose ``id`` is ignored. Jobs are done one after another. ``is_strange``: the
+        template is not the model's.
 
         Raises:
             BadTemplate: it does not compile, raises, or exceeds a limit.
             RunnerFault: the processes are gone.
         """
-        outcome = await self._outcome(job)
+        outcome = await self._outcome(job, is_strange=is_strange)
         if outcome.exhausted:
             raise BadTemplate(f"rendering the chat template: {outcome.error}")
         if outcome.error:
@@ -142,15 +147,22 @@ class Renderer:
         return await self._grammar(GrammarJob(text=text, is_gbnf=True))
 
     async def _grammar(self, job: GrammarJob) -> str:
-        outcome = await self._outcome(job)
+        outcome = await self._outcome(job, is_strange=True)
         if outcome.error:
             hint = "make it smaller or simpler" if outcome.exhausted else None
             raise BadFormat(f"compiling the format: {outcome.error}", hint=hint)
         return outcome.text
 
-    async def _outcome(self, job: RenderJob | GrammarJob) -> RenderOutcome:
-        # A caller may give up; an answer half read would be taken for the beginning of the next.
-        asking = asyncio.create_task(self._in_turn(msgspec.structs.replace(job, id=next(self._ids))))
+    async def _outcome(self, job: RenderJob | GrammarJob, *, is_strange: bool) -> RenderOutcome:
+        """A caller who gives up leaves the line. What has been begun goes on, in its turn, until it has
+        ended: an answer half read would be taken for the beginning of the next."""
+        with contextlib.ExitStack() as held:
+            for turn in (self._strangers_turn, self._turn) if is_strange else (self._turn,):
+                await turn.acquire()
+                held.callback(turn.release)
+            asking = asyncio.create_task(self._ask(msgspec.structs.replace(job, id=next(self._ids))))
+            until_done = held.pop_all()
+        asking.add_done_callback(lambda _: until_done.close())
         asking.add_done_callback(_retrieve)
         return await asyncio.shield(asking)
 
@@ -171,10 +183,6 @@ class Renderer:
         if outcome.error or outcome.traits is None:
             raise BadTemplate(outcome.error)
         return outcome.traits
-
-    async def _in_turn(self, job: RenderJob | GrammarJob) -> RenderOutcome:
-        async with self._turn:
-            return await self._ask(job)
 
     async def _ask(self, job: RenderJob | GrammarJob) -> RenderOutcome:
         if self._streams is None:

@@ -1,5 +1,5 @@
-"""How long a request may have a model stay loaded: memory is everybody's, so who does not manage the server cannot
-take it for good."""
+"""How long a request may have a model stay loaded: memory is everybody's, so who does not manage the server
+cannot take it for good."""
 
 from __future__ import annotations
 

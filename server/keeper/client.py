@@ -17,8 +17,8 @@ _RETRY_S = 0.05
 
 
 class KeeperClient:
-    """One connection for each call, so that a long load holds up nothing and leaving it cancels the call. A call
-    that is not answered because the keeper died is made once more, to the next one: repeating it does no harm.
+    """One connection for each call, so that a long load holds up nothing and leaving it cancels the call. One
+    that is not answered because the keeper died is made once more, to the next: repeating it does no harm.
 
     Raises, in every method: `KeeperAway`, and whatever the keeper raised.
     """

@@ -245,8 +245,8 @@ async def load_or_unload(services: Services, model: str, settings: Settings) -> 
 
 
 def parse_seconds(value: object) -> float | None:
-    """``keep_alive``: seconds, a Go duration, or (as some clients send it) a bare number as text; at most what
-    whoever asks may have."""
+    """``keep_alive``: seconds, a Go duration, or (as some clients send it) a bare number as text; at most
+    what whoever asks may have."""
     if value is None or value == "":
         return None
     if isinstance(value, str):

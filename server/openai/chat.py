@@ -44,7 +44,7 @@ class ChatCompletions:
         if request.stream:
             usage = request.stream_options.include_usage
 
-            def encode(events: AsyncIterator[InferenceEvent]) -> AsyncIterator[bytes]:
+            def encode(events: AsyncIterator[tuple[int, InferenceEvent]]) -> AsyncIterator[bytes]:
                 chunks = chat_events(events, head=head, include_usage=usage)
                 # Text comes token by token; a call is sent when it is complete.
                 return with_pings(chunks, COMMENT) if request.tools else chunks

@@ -215,9 +215,10 @@ def test_what_is_refused(eye: LiveRunner) -> None:
 
 
 def test_the_weights_of_a_projector_are_counted() -> None:
-    with live_runner(TINY_CHAT, n_ctx=1024) as blind, live_runner(
-        TINY_CHAT, n_ctx=1024, projector=str(TINY_VISION)
-    ) as seeing:
+    with (
+        live_runner(TINY_CHAT, n_ctx=1024) as blind,
+        live_runner(TINY_CHAT, n_ctx=1024, projector=str(TINY_VISION)) as seeing,
+    ):
         assert blind.ready is not None and seeing.ready is not None
         more = seeing.ready.memory["weights"] - blind.ready.memory["weights"]
     assert more == pytest.approx(TINY_VISION.stat().st_size, rel=0.05)

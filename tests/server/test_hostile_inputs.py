@@ -3,11 +3,15 @@ answered by the same process as before."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import threading
+import time
 from collections.abc import Iterator
 from functools import reduce
 from typing import Any
 
+import httpx
 import pytest
 from ggufmaker import make_model, strings, u32
 from live_server import TINY_CHAT, LiveServer, build_model, running_server
@@ -110,6 +114,32 @@ def test_a_template_of_a_request(victim: LiveServer, name: str) -> None:
     body = {"model": "tiny", "prompt": "Hello!", "stream": False, "template": TEMPLATES[name]}
     reply = victim.post("/api/generate", body | {"options": {"num_predict": 4}})
     assert reply.status_code in (200, 400), reply.text
+
+
+def test_expensive_templates_of_others_hold_up_nobody_for_long(victim: LiveServer) -> None:
+    said = "".join(f"MESSAGE user {number}\nMESSAGE assistant yes\n" for number in range(20))
+    build_model(victim.store_root, "talkative", said)
+    template = "{{ range .Messages }}" * 6 + "x" + "{{ end }}" * 6
+    expensive = {"model": "talkative", "prompt": "Hello!", "template": template, "stream": False}
+    answer(victim)
+
+    def ask(patience: float) -> None:
+        with contextlib.suppress(httpx.ReadTimeout):
+            victim.call("POST", "/api/generate", json=expensive, timeout=patience)
+
+    began = time.monotonic()
+    ask(60)
+    one = time.monotonic() - began
+    for patience in (0.5, 90.0):  # they leave again, or they stay
+        asking = [threading.Thread(target=ask, args=(patience,)) for _ in range(8)]
+        for thread in asking:
+            thread.start()
+        time.sleep(0.6)
+        began = time.monotonic()
+        assert answer(victim)
+        assert time.monotonic() - began < 4 * one, f"each of them takes {one:.1f} s"
+        for thread in asking:
+            thread.join()
 
 
 def tiny_with(template: str) -> bytes:

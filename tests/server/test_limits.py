@@ -39,6 +39,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         yield live
 
 
+def test_no_field_of_a_log_is_as_long_as_its_client_likes(small: LiveServer) -> None:
+    head = {"x-request-id": "long-name"}
+    small.call("POST", "/api/show", json={"model": "x" * (BODY - 100)}, headers=head)
+    [line] = [one for one in map(json.loads, small.log.splitlines()) if one.get("request_id") == "long-name"]
+    assert len(line["model"]) <= 1024
+
+
 @pytest.fixture(scope="module")
 def hurried(small: LiveServer) -> Iterator[LiveServer]:
     """Gives answers of models no time."""
