@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections import deque
 from typing import BinaryIO
 
 _LINES = 20
 _LINE = 500
+_TRACE = re.compile(r'^(File "|Extension modules:|<no Python frame>|Traceback )|[Tt]hread 0x|\[0x')
+"""Lines of a stack, ours or llama.cpp's: they would push out what was said before, and tell clients of our
+insides."""
+_FOLDERS = re.compile(r"(?:/[\w.+@-]+)+/(?=[\w.+-])")
+"""Where llama.cpp was compiled, or a model lies, is nobody's business."""
 
 
 class LastWords:
@@ -21,10 +27,9 @@ class LastWords:
         with stream:
             while line := stream.readline(_LINE):
                 text = line.decode("utf-8", "replace").strip()
-                if text:
-                    self._lines.append(
-                        "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-                    )
+                if text and not _TRACE.search(text):
+                    plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+                    self._lines.append(_FOLDERS.sub("", plain))
 
     @property
     def text(self) -> str:

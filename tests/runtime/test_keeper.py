@@ -270,6 +270,28 @@ def test_a_crash_loop_is_broken(shelf: ModelShelf, keeper_of: MakeKeeper) -> Non
         acquire(keeper)
 
 
+def test_last_words_have_no_paths_and_no_addresses(
+    shelf: ModelShelf, keeper_of: MakeKeeper, tmp_path: Path
+) -> None:
+    # As when llama.cpp aborts on a model: what it says, its stack, and Python's.
+    said = b"/src/llama.cpp/ggml/src/ggml.c:1: GGML_ASSERT(x) failed\n" + b"/lib/x.so(+0x2b) [0x7f00]\n" * 30
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import faulthandler, os, sys\n"
+        f"if sys.orig_argv[-1] == 'lading.runtime.runner':\n"
+        f"    faulthandler.enable()\n"
+        f"    os.write(2, {said!r})\n"
+        f"    os.abort()\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    keeper = keeper_of(shelf, environment=(("PYTHONPATH", path),))
+    with pytest.raises(RunnerLost) as caught:
+        acquire(keeper)
+    assert caught.value.message == (
+        "running tiny:latest: model runner has unexpectedly stopped (killed by SIGABRT): "
+        "ggml.c:1: GGML_ASSERT(x) failed"
+    )
+
+
 def test_a_hung_runner_is_killed(shelf: ModelShelf, keeper_of: MakeKeeper) -> None:
     keeper = keeper_of(shelf, hung_after_s=0.5)
     acquire(keeper)
