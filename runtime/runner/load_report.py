@@ -50,7 +50,7 @@ class LoadReport:
         """Bytes by use (weights, kv, compute, output), summed over devices."""
         sizes: dict[str, int] = {}
         projector = (self._projector_device, "weights", self._projector_size)
-        for device, use, mebibytes in (*self._buffers, projector):
+        for device, use, mebibytes in (*self._buffers, *([projector] if self._projector_size else [])):
             if gpu_only and _is_main_memory(device):
                 continue
             sizes[use] = sizes.get(use, 0) + int(mebibytes * 2**20)

@@ -201,6 +201,22 @@ def test_what_the_log_says_of_gpus() -> None:
     assert report.mapped == int(281.81 * 2**20)
 
 
+def test_weights_that_are_laid_out_for_the_processor_are_in_main_memory() -> None:
+    report = LoadReport()
+    assert report.memory() == {}
+    report.read("load_tensors:          AMX model buffer size =     4.50 MiB")
+    report.read("load_tensors:   CPU_Mapped model buffer size =     4.50 MiB")
+    assert (report.memory(), report.memory(gpu_only=True)) == ({"weights": 9 << 20}, {})
+
+
+@pytest.mark.parametrize(("device", "on_gpu"), [("CPU", {}), ("CUDA0", {"weights": 2 << 20})])
+def test_a_projector_is_where_the_log_says(device: str, on_gpu: dict[str, int]) -> None:
+    report = LoadReport()
+    report.read(f"clip_ctx: CLIP using {device} backend")
+    report.read("load_hparams: model size:         2.00 MiB")
+    assert (report.memory(), report.memory(gpu_only=True)) == ({"weights": 2 << 20}, on_gpu)
+
+
 def test_a_part_of_a_model_on_a_gpu(shelf: ModelShelf) -> None:
     """What is refused is said with the part that is on GPUs."""
     small = replace(plan(shelf), devices=(Device(name="GPU0", free=HEADROOM + 9_000_000),))

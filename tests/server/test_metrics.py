@@ -17,6 +17,7 @@ from bare_services import bare_services
 from falcon import inspect
 from live_server import LiveServer, build_model, running_server
 from prometheus_client.parser import text_string_to_metric_families
+from server_processes import runners
 
 from lading.server.app import create_app
 from lading.server.metrics import ASKED, COUNTED
@@ -150,8 +151,7 @@ def test_models_memory_and_store(pair: LiveServer) -> None:
 def test_a_model_that_dies_is_counted(pair: LiveServer) -> None:
     pair.post("/api/generate", {"model": "team/other:v1", "keep_alive": -1})
     before = value(figures(pair), "lading_runner_restarts_total", reason="crashed")
-    everything = psutil.Process(pair.process.pid).children(recursive=True)
-    for runner in (one for one in everything if "runner" in " ".join(one.cmdline())):
+    for runner in runners(pair):
         runner.kill()
     assert eventually(lambda: value(figures(pair), "lading_runner_restarts_total", reason="crashed") > before)
 
