@@ -14,11 +14,13 @@ from . import wire as wire
 _RESTART_S = 10.0
 """A killed keeper is back within this time; connecting is tried as long."""
 _RETRY_S = 0.05
+_PAUSES_S = (0.2, 1.0)
+"""Before a call that was hung up on is made again: a dying keeper still takes connections for a moment."""
 
 
 class KeeperClient:
     """One connection for each call, so that a long load holds up nothing and leaving it cancels the call. One
-    that is not answered because the keeper died is made once more, to the next: repeating it does no harm.
+    that is not answered because the keeper died is made again, to the next: repeating it does no harm.
 
     Raises, in every method: `KeeperAway`, and whatever the keeper raised.
     """
@@ -70,8 +72,12 @@ class KeeperClient:
             await asyncio.sleep(_RETRY_S)
 
     async def _call(self, call: wire.Call) -> wire.Reply:
-        body = await self._exchange(call) or await self._exchange(call)
-        if not body:
+        body = await self._exchange(call)
+        for pause_s in _PAUSES_S:
+            if body is None:
+                await asyncio.sleep(pause_s)
+                body = await self._exchange(call)
+        if body is None:
             raise KeeperAway()
         reply = wire.unpack(wire.REPLIES, body)
         if isinstance(reply, wire.Refused):
