@@ -126,7 +126,7 @@ def plan(shelf: ModelShelf, *devices: Device, **options: Any) -> LoadPlan:
         facts=facts,
         files=files,
         options=Options(num_ctx=512, **options),
-        settings=RuntimeSettings(),
+        settings=RuntimeSettings(flash_attention="on"),  # by itself, not on processors
         devices=devices,
     )
 
