@@ -16,7 +16,7 @@ Source: gguf.cpp, llama-model.cpp, llama-adapter.cpp, clip.cpp of llama.cpp (0.3
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import isfinite
+from math import isfinite, prod
 from pathlib import Path
 from typing import Final
 
@@ -129,6 +129,9 @@ def check_adapter_fits(adapter: GgufHeader, model: Sequence[GgufHeader]) -> list
         where, target = f"tensor {quoted(base)}", targets.get(base)
         if target is None:
             problems.append(Problem(ProblemCode.BAD_TENSOR, where, "the model has no such tensor"))
+        elif base == "token_embd.weight" and "output.weight" not in targets:
+            what = "the model writes with it, too, which llama.cpp cannot do with an adapter"
+            problems.append(Problem(ProblemCode.BAD_TENSOR, where, what))
         elif not _fits(base, a, b, target):
             what = f"shapes {a} and {b} do not fit the model's {target}; the adapter is for another model"
             problems.append(Problem(ProblemCode.BAD_TENSOR, where, what))
@@ -136,11 +139,16 @@ def check_adapter_fits(adapter: GgufHeader, model: Sequence[GgufHeader]) -> list
 
 
 def _fits(name: str, a: tuple[int, ...], b: tuple[int, ...], target: tuple[int, ...]) -> bool:
-    if len(target) < 2:
+    if len(target) < 2 or any(_experts(half) != _experts(target) for half in (a, b)):
         return False
     if name.endswith("token_embd.weight"):  # A and B are the other way round there
-        return target[0] == b[1] and target[1] == a[1]
+        return target[0] == b[1] and target[1] == a[1] and a[0] == b[0]
     return target[0] == a[0] and target[1] == b[1]
+
+
+def _experts(shape: tuple[int, ...]) -> int:
+    """How many matrices a tensor has; llama.cpp leaves it to an assertion whether an adapter has as many."""
+    return prod(shape[2:])
 
 
 def _check_architecture(header: GgufHeader) -> Iterator[Problem]:
@@ -234,6 +242,10 @@ def _check_split(header: GgufHeader) -> Iterator[Problem]:
         yield Problem(ProblemCode.BAD_SPLIT, "key 'split.tensors.count'", what)
 
 
+_ADAPTER_TYPES = frozenset({"F32", "F16", "BF16", "Q8_0"})
+"""What llama.cpp's converter writes. Some others it cannot multiply with, and dies of the attempt."""
+
+
 def _check_adapter(header: GgufHeader) -> Iterator[Problem]:
     stated = header.metadata.get("adapter.type")
     if stated != "lora":
@@ -267,6 +279,9 @@ def _check_adapter_pairs(header: GgufHeader) -> Iterator[Problem]:
             (suffix,) = pair
             yield Problem(ProblemCode.BAD_TENSOR, where, f"has .{suffix} without its other half")
             continue
+        if unknown := {half.type.name for half in pair.values()} - _ADAPTER_TYPES:
+            what = f"is of type {', '.join(sorted(unknown))}, expected {' or '.join(sorted(_ADAPTER_TYPES))}"
+            yield Problem(ProblemCode.BAD_TENSOR, where, what)
         a, b = pair["lora_a"].shape, pair["lora_b"].shape
         if len(a) < 2 or len(b) < 2:
             yield Problem(ProblemCode.BAD_TENSOR, where, f"shapes {a} and {b}, expected matrices")

@@ -649,6 +649,8 @@ PAIRS = {
     "half a pair": ([Tensor("x.lora_a", (32, 4))], "without its other half"),
     "ranks differ": ([Tensor("x.lora_a", (32, 4)), Tensor("x.lora_b", (8, 32))], "ranks"),
     "vectors": ([Tensor("x.lora_a", (32,)), Tensor("x.lora_b", (32,))], "expected matrices"),
+    "integers": ([Tensor("x.lora_a", (32, 4), 26), Tensor("x.lora_b", (4, 32))], "is of type I32"),
+    "doubles": ([Tensor("x.lora_a", (32, 4)), Tensor("x.lora_b", (4, 32), 28)], "is of type F64"),
     "other tensor": ([Tensor("x.weight", (32, 4))], "ends with .lora_a"),
     "none": ([], "no tensors"),
 }
@@ -669,8 +671,28 @@ def test_bad_adapter_tensors(tmp_path: Path, tensors: list[Tensor], words: str) 
             make_gguf(ADAPTER_HEAD, [Tensor("y.lora_a", (32, 4)), Tensor("y.lora_b", (4, 32))]),
             "no such tensor",
         ),
+        (
+            make_gguf(
+                ADAPTER_HEAD,
+                [
+                    Tensor("blk.0.attn_q.weight.lora_a", (32, 4, 2)),
+                    Tensor("blk.0.attn_q.weight.lora_b", (4, 32, 2)),
+                ],
+            ),
+            "another model",
+        ),
+        (
+            make_gguf(
+                ADAPTER_HEAD,
+                [
+                    Tensor("token_embd.weight.lora_a", (4, 261)),
+                    Tensor("token_embd.weight.lora_b", (4, 32)),
+                ],
+            ),
+            "the model writes with it",
+        ),
     ],
-    ids=["fits", "other width", "other architecture", "other tensors"],
+    ids=["fits", "other width", "other architecture", "other tensors", "experts of none", "tied embeddings"],
 )
 def test_adapters_and_their_models(tmp_path: Path, adapter: bytes, words: str) -> None:
     (tmp_path / "m.gguf").write_bytes(make_model())
