@@ -156,7 +156,8 @@ async def _speaker(session: Session, model: str) -> AsyncIterator[tuple[Speaker,
     async with EmbeddedRuntime(session.settings.home, session.runtime_settings()) as runtime:
 
         async def memory_here() -> int:
-            return sum([loaded.size for loaded in await runtime.inference.loaded()])
+            models = await runtime.inference.loaded()
+            return sum({model.pid: model.size for model in models}.values())
 
         yield EmbeddedSpeaker(runtime.inference, model), memory_here
 

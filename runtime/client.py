@@ -121,14 +121,17 @@ class RunnerClient:
         return await self._ask(Detokenize(id=self._next_id(), tokens=tokens), Detokenized)
 
     async def embed(
-        self, texts: tuple[str, ...], *, truncate: bool = True, dimensions: int = 0
+        self, texts: tuple[str, ...], *, variant: str = "", truncate: bool = True, dimensions: int = 0
     ) -> Embeddings:
-        request = Embed(id=self._next_id(), texts=texts, truncate=truncate, dimensions=dimensions)
+        request = Embed(
+            id=self._next_id(), texts=texts, variant=variant, truncate=truncate, dimensions=dimensions
+        )
         return await self._ask(request, Embeddings)
 
-    async def rank(self, query: str, documents: tuple[str, ...]) -> Scores:
+    async def rank(self, query: str, documents: tuple[str, ...], *, variant: str = "") -> Scores:
         """Raises: Unsupported where the model does not rank."""
-        return await self._ask(Rank(id=self._next_id(), query=query, documents=documents), Scores)
+        request = Rank(id=self._next_id(), query=query, documents=documents, variant=variant)
+        return await self._ask(request, Scores)
 
     async def status(self) -> RunnerStatus:
         return await self._ask(Status(id=self._next_id()), RunnerStatus)

@@ -35,7 +35,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..modelfile.errors import BusyError, InputError, InternalError, LadingError, ResourceError
-from .protocol import Failed, FailureCode, LoadFailed
+from .protocol import Failed, FailureCode, LoadFailed, VariantRefused
 from .size_text import size_text
 
 
@@ -196,7 +196,7 @@ _BY_CODE: dict[FailureCode, type[LadingError]] = {
 }
 
 
-def from_failure(failure: Failed | LoadFailed) -> LadingError:
+def from_failure(failure: Failed | LoadFailed | VariantRefused) -> LadingError:
     """The error that a failure on the wire stands for."""
     return _BY_CODE[failure.code](failure.message, hint=failure.hint or None)
 

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from ..modelfile.errors import InputError
-from .protocol import LoadSpec, Reply, Request, StatusMessage
+from .protocol import ControlMessage, LoadSpec, Reply, Request, StatusMessage
 
 MAX_FRAME = 48 * 1024 * 1024
 """Longest body of a frame, bytes: more than the body of a request may have, images included."""
@@ -25,11 +25,13 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes | None: ...
 
 
-_HEADER = 4
+HEADER = 4
+"""Bytes before a frame's body."""
 _T = TypeVar("_T")
 _encoder = msgspec.json.Encoder()
 
 SPEC = msgspec.json.Decoder(LoadSpec)
+CONTROL: msgspec.json.Decoder[ControlMessage] = msgspec.json.Decoder(ControlMessage)
 STATUS: msgspec.json.Decoder[StatusMessage] = msgspec.json.Decoder(StatusMessage)
 REQUESTS: msgspec.json.Decoder[list[Request]] = msgspec.json.Decoder(list[Request])
 REPLIES: msgspec.json.Decoder[list[Reply]] = msgspec.json.Decoder(list[Reply])
@@ -48,7 +50,7 @@ def pack(body: object) -> bytes:
     data = _encoder.encode(body)
     if len(data) > MAX_FRAME:
         raise BadFrame(f"sending a message: expected at most {MAX_FRAME} bytes, got {len(data)}")
-    return len(data).to_bytes(_HEADER, "big") + data
+    return len(data).to_bytes(HEADER, "big") + data
 
 
 def unpack(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
@@ -69,10 +71,10 @@ def read_frame(stream: Readable) -> bytes | None:
     Raises:
         BadFrame: the stream ends within a frame, or the frame is too long.
     """
-    header = _read_up_to(stream, _HEADER)
+    header = _read_up_to(stream, HEADER)
     if not header:
         return None
-    size = _size(header)
+    size = body_size(header)
     body = _read_up_to(stream, size)
     if len(body) < size:
         raise BadFrame(f"reading a message: expected {size} bytes, got {len(body)}")
@@ -82,12 +84,12 @@ def read_frame(stream: Readable) -> bytes | None:
 async def receive_frame(reader: asyncio.StreamReader) -> bytes | None:
     """As `read_frame`, for asyncio."""
     try:
-        header = await reader.readexactly(_HEADER)
+        header = await reader.readexactly(HEADER)
     except asyncio.IncompleteReadError as error:
         if not error.partial:
             return None
-        raise BadFrame(f"reading a message: expected {_HEADER} bytes, got {len(error.partial)}") from error
-    size = _size(header)
+        raise BadFrame(f"reading a message: expected {HEADER} bytes, got {len(error.partial)}") from error
+    size = body_size(header)
     try:
         return await reader.readexactly(size)
     except asyncio.IncompleteReadError as error:
@@ -101,9 +103,14 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _size(header: bytes) -> int:
-    if len(header) < _HEADER:
-        raise BadFrame(f"reading a message: expected {_HEADER} bytes, got {len(header)}")
+def body_size(header: bytes) -> int:
+    """What a frame's first `HEADER` bytes announce.
+
+    Raises:
+        BadFrame: the header is cut short, or the frame too long.
+    """
+    if len(header) < HEADER:
+        raise BadFrame(f"reading a message: expected {HEADER} bytes, got {len(header)}")
     size = int.from_bytes(header, "big")
     if size > MAX_FRAME:
         raise BadFrame(f"reading a message: expected at most {MAX_FRAME} bytes, got {size}")

@@ -66,6 +66,8 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     socket_path: str
     """Never used twice: it names this runner and no later one."""
+    variant: str
+    """Which of the runner's variants is the model; to be named in every request."""
     facts: ModelFacts
     options: Options
     """Defaults, the model's parameters and the request's options, in this order."""
@@ -83,7 +85,8 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     digest: str
     details: Details
     size: int
-    """Bytes of memory that weights, KV cache and compute buffers take, as llama.cpp reports them."""
+    """Bytes of memory that weights, KV cache and compute buffers take, as llama.cpp reports them. Models
+    that one runner serves (`pid`) have all of it in common."""
     size_vram: int
     """The part of `size` that is on GPUs."""
     processor: str
@@ -99,7 +102,7 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     requests: int = 0
     pid: int = 0
     memory: dict[str, int] = {}
-    """Bytes by use: weights, kv, compute, output."""
+    """Bytes by use: weights, kv, compute, output, adapters."""
     pinned: bool = False
     """It stays until the server stops."""
 

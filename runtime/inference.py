@@ -143,8 +143,11 @@ class Inference:
     Close it with `aclose`.
     """
 
-    def __init__(self, keeper: KeeperPort) -> None:
+    def __init__(self, keeper: KeeperPort, *, tenant: Callable[[], str] = lambda: "") -> None:
+        """``tenant`` tells, in the task of a request, whose it is: what is evaluated for one is never reused
+        for another. Without it all are one."""
         self._keeper = keeper
+        self._tenant = tenant
         self._connections = Connections()
 
     async def chat(
@@ -199,7 +202,10 @@ class Inference:
             model=model, options=dict(options), keep_alive=keep_alive, needs=("embedding",), verb="embed"
         )
         grant, found = await self._ask(
-            acquire, lambda _, client: client.embed(texts, truncate=truncate, dimensions=dimensions)
+            acquire,
+            lambda grant, client: client.embed(
+                texts, variant=grant.variant, truncate=truncate, dimensions=dimensions
+            ),
         )
         return Embedded(
             vectors=found.vectors,
@@ -221,7 +227,9 @@ class Inference:
         acquire = Acquire(
             model=model, options=dict(options), keep_alive=keep_alive, needs=("rerank",), verb="embed"
         )
-        _, scores = await self._ask(acquire, lambda _, client: client.rank(query, documents))
+        _, scores = await self._ask(
+            acquire, lambda grant, client: client.rank(query, documents, variant=grant.variant)
+        )
         return scores
 
     async def tokenize(
@@ -289,8 +297,9 @@ class Inference:
         again, silent = False, True
         while True:
             grant, client = await self._reach(acquire)
+            request = msgspec.structs.replace(make(grant), tenant=self._tenant())
             try:
-                async with aclosing(client.generate(make(grant))) as events:
+                async with aclosing(client.generate(request)) as events:
                     async for event in events:
                         if isinstance(event, Started):
                             if begun is not None:
@@ -433,6 +442,7 @@ def _common(settings: Settings, grant: Grant, **fields: Any) -> Generate:
         think = settings.effort or True
     return Generate(
         id=0,
+        variant=grant.variant,
         think=think,
         max_thinking_tokens=settings.max_thinking_tokens,
         format=None if isinstance(settings.format, Grammar) else settings.format,

@@ -21,7 +21,9 @@ from .grant import Acquire, Grant, LoadedModel
 from .load_plan import LoadPlan
 from .mount import MountedModel, Mounter
 from .options import context_of, resolve_options
-from .runner_pool import Caller, RunnerPool, Slot, SlotState
+from .protocol import VariantUse
+from .runner_pool import Caller, RunnerPool
+from .runner_slot import Served, Slot, SlotState
 from .settings import RuntimeSettings
 from .socket_dir import SocketDir
 
@@ -69,11 +71,12 @@ class Keeper:
         )
         if request.lost:
             self._pool.wait_gone(plan.key, request.lost)
-        slot = self._pool.acquire(
+        slot, variant = self._pool.acquire(
             plan, keep_alive_s=request.keep_alive, expects_request=request.verb != "load", caller=caller
         )
         return Grant(
             socket_path=slot.process.spec.socket_path,
+            variant=variant,
             facts=model.facts,
             options=options,
             n_ctx=context_of(options, slot.ready.n_ctx) if slot.ready else plan.n_ctx,
@@ -88,18 +91,22 @@ class Keeper:
     def unload(self, model: str) -> bool:
         """Stop the model once its running requests have ended; False where it was not loaded. Does not wait.
 
+        Others that its runner serves stay.
+
         Raises: BadReference; Pinned.
         """
         reference = self.parse_name(model)
-        names = {reference.display, str(reference)}
-        keys = [slot.plan.key for slot in self._pool.slots() if slot.names & names]
-        if not keys:
+        loaded = [model for slot in self._pool.slots() for model in list(slot.models.values())]
+        names = [one.plan.facts.full_name for one in loaded]
+        found = [name for name in names if name == str(reference)]
+        if not found:
             try:
-                keys = [self._mounter.mount(reference).files.key]
+                digest = str(self._mounter.mount(reference).digest)
             except LadingError:  # it is gone from the store, and nothing of that name is loaded
                 return False
+            found = [one.plan.facts.full_name for one in loaded if one.variant == digest]
         try:
-            stopped = [self._pool.unload(key) for key in keys]
+            stopped = [self._pool.unload(name) for name in found]
         except Pinned:
             raise Pinned(reference.display) from None  # the name that it was asked for by
         return True in stopped
@@ -107,7 +114,11 @@ class Keeper:
     def loaded(self) -> list[LoadedModel]:
         """What is loaded or being loaded, the last to expire first."""
         now, wall = time.monotonic(), time.time()
-        models = [self._describe(slot, now, wall) for slot in self._pool.slots()]
+        models = [
+            self._describe(slot, model, now, wall)
+            for slot in self._pool.slots()
+            for model in list(slot.models.values())
+        ]
         return sorted(models, key=lambda model: (-(model.expires_at or float("inf")), model.name))
 
     def runner_ends(self) -> dict[str, int]:
@@ -127,13 +138,18 @@ class Keeper:
             default_namespace=self._settings.default_namespace,
         )
 
-    def _describe(self, slot: Slot, now: float, wall: float) -> LoadedModel:
-        facts = slot.plan.facts
-        ready, status = slot.ready, slot.status
-        size = sum(ready.memory.values()) if ready and ready.memory else slot.need.model
+    def _describe(self, slot: Slot, model: Served, now: float, wall: float) -> LoadedModel:
+        facts, ready = model.plan.facts, slot.ready
+        variant = slot.variants.get(model.variant)
+        use = (variant.use if variant else None) or VariantUse()
+        memory = dict(ready.memory) if ready else {}
+        if adapters := slot.adapters_size():
+            memory["adapters"] = adapters
+        size = sum(memory.values()) if ready and ready.memory else slot.need.model
         size_vram = sum(ready.memory_gpu.values()) if ready else 0
-        expires = slot.expires_at(now)
-        leaving = slot.state in (SlotState.DRAINING, SlotState.STOPPING)
+        expires = slot.expires_at(model, now)
+        leaving = model.leaving or slot.state in (SlotState.DRAINING, SlotState.STOPPING)
+        loading = slot.state is SlotState.LOADING or (variant is not None and not variant.is_ready)
         return LoadedModel(
             name=facts.name,
             full_name=facts.full_name,
@@ -142,16 +158,16 @@ class Keeper:
             size=size,
             size_vram=size_vram,
             processor=processor_text(size, size_vram),
-            context_length=ready.n_ctx if ready else slot.plan.n_ctx,
+            context_length=min(model.plan.n_ctx, ready.n_ctx) if ready else model.plan.n_ctx,
             parallel=slot.n_parallel,
             expires_at=wall if leaving else None if expires == float("inf") else wall + expires - now,
-            state="loading" if slot.state is SlotState.LOADING else "stopping" if leaving else "ready",
-            running=status.running if status else 0,
-            queued=status.queued if status else 0,
-            requests=status.requests if status else 0,
+            state="loading" if loading else "stopping" if leaving else "ready",
+            running=use.running,
+            queued=use.queued,
+            requests=use.requests,
             pid=slot.process.pid,
-            memory=dict(ready.memory) if ready else {},
-            pinned=slot.pinned,
+            memory=memory if ready else {},
+            pinned=model.pinned,
         )
 
 

@@ -5,14 +5,14 @@ Pure: no file is read and nothing is started here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from .estimate import LoadShape, MemoryEstimate, choose_parallel, estimate
 from .grant import ModelFacts
 from .model_shape import ModelShape, ProjectorShape, padded_context
 from .options import MIN_CONTEXT, Options
 from .placement import HEADROOM, Device, LayerSizes, place, remaining
-from .protocol import Adapter, LoadSpec
+from .protocol import LoadSpec, Variant
 from .settings import DEFAULT_CONTEXT, FlashAttention, RuntimeSettings
 
 MAX_STEP = 512
@@ -31,10 +31,12 @@ class ModelFiles:
     """The files of a model that a runner reads, and the header facts that decide their memory."""
 
     key: str
-    """Equal for models that one runner can serve: same weights, adapters, projector and template."""
+    """Equal for models that one runner can serve: same weights and projector."""
     weights: tuple[str, ...]
     weights_size: int
-    """Bytes, adapters and projector included."""
+    """Bytes, projector included."""
+    adapters_size: int = 0
+    """Bytes of `variant.adapters`."""
     blocks: tuple[int, ...] = ()
     """Bytes of the tensors of each layer."""
     output_size: int = 0
@@ -42,9 +44,13 @@ class ModelFiles:
     shape: ModelShape
     projector: str = ""
     projector_shape: ProjectorShape | None = None
-    adapters: tuple[Adapter, ...] = ()
-    template_jinja: str = ""
-    template_go: str = ""
+    variant: Variant = field(default_factory=Variant)
+    """What sets the model apart from others of the same key; without an id."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return self.weights_size + self.adapters_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +145,7 @@ class LoadPlan:
         return choose_parallel(
             self.files.shape,
             self.shape(1),
-            weights=self.files.weights_size,
+            weights=self.files.size,
             available=available,
             projector=self.files.projector_shape,
         )
@@ -149,7 +155,7 @@ class LoadPlan:
         need = estimate(
             self.files.shape,
             self.shape(n_parallel),
-            weights=self.files.weights_size,
+            weights=self.files.size,
             projector=self.files.projector_shape,
         )
         if not self.devices:
@@ -181,9 +187,6 @@ class LoadPlan:
             parent_pid=parent_pid,
             weights=files.weights,
             projector=files.projector,
-            adapters=files.adapters,
-            template_jinja=files.template_jinja,
-            template_go=files.template_go,
             n_ctx=self.n_ctx,
             n_parallel=n_parallel,
             n_batch=self.n_batch,

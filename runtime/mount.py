@@ -22,8 +22,9 @@ from ..modelfile.errors import IntegrityError
 from ..modelfile.parameters import PARAMETERS, BadParameter, check_value
 from ..oci.digest import Digest
 from ..oci.errors import BadManifest, BlobNotFound
-from ..oci.gguf.check import check_file
+from ..oci.gguf.check import check_adapter_fits, check_file
 from ..oci.gguf.header import GgufHeader
+from ..oci.gguf.problem import BadGguf
 from ..oci.layer import GGUF_KINDS, Layer
 from ..oci.manifest import Manifest
 from ..oci.model import Model, read_model
@@ -35,7 +36,7 @@ from .capabilities import TemplateKind, capabilities, choose_template
 from .grant import Details, ModelFacts
 from .load_plan import ModelFiles
 from .model_shape import ProjectorShape, read_projector_shape, read_shape
-from .protocol import Adapter, Message
+from .protocol import MAX_ADAPTERS, Adapter, Message, Variant
 
 _CACHED_MODELS = 64
 
@@ -60,8 +61,8 @@ class MountedModel:
 
     @property
     def size(self) -> int:
-        """Bytes of the files that a runner maps."""
-        return self.files.weights_size
+        """Bytes of the files that a runner reads."""
+        return self.files.size
 
 
 class Mounter:
@@ -148,9 +149,13 @@ def mount_manifest(
     model = read_model(store, manifest)
     if not model.weights:
         raise BadManifest(["it has no weights"], what="model")
+    if len(model.adapters) > MAX_ADAPTERS:
+        raise BadManifest(
+            [f"it has {len(model.adapters)} adapters, expected at most {MAX_ADAPTERS}"], what="model"
+        )
     headers = [_checked(store, layer) for layer in model.weights]
     for layer in model.adapters:
-        _checked(store, layer)
+        _check_fit(layer, _checked(store, layer), headers)
     projector = None
     if model.projector is not None:  # one for sound alone is of no use here, and left out
         projector = read_projector_shape(_checked(store, model.projector).metadata)
@@ -191,25 +196,24 @@ def _files(
     go: str | None,
     jinja: str | None,
 ) -> ModelFiles:
-    others = [layer for layer in (model.projector, *model.adapters) if layer is not None]
-    identity = [str(layer.digest) for layer in (*model.weights, *others)]
-    templates = [
-        f"{name}:{Digest.of(text.encode())}" for name, text in (("go", go), ("jinja", jinja)) if text
-    ]
+    shared = [*model.weights, *([model.projector] if model.projector else [])]
+    adapters = tuple(
+        Adapter(path=str(_path(store, layer)), digest=str(layer.digest)) for layer in model.adapters
+    )
     vocabulary = headers[0].vocabulary_size or 0
     blocks, output_size = _layer_sizes(headers)
     return ModelFiles(
-        key=" ".join(identity + templates),
+        key=" ".join(str(layer.digest) for layer in shared),
         weights=tuple(str(_path(store, layer)) for layer in model.weights),
-        weights_size=sum(header.data_size for header in headers) + sum(layer.size for layer in others),
+        weights_size=sum(header.data_size for header in headers)
+        + (model.projector.size if model.projector else 0),
+        adapters_size=sum(layer.size for layer in model.adapters),
         blocks=blocks,
         output_size=output_size,
         shape=read_shape(headers[0].metadata, vocabulary=vocabulary),
         projector=str(_path(store, model.projector)) if model.projector and projector else "",
         projector_shape=projector,
-        adapters=tuple(Adapter(path=str(_path(store, layer))) for layer in model.adapters),
-        template_go=go or "",
-        template_jinja=jinja or "",
+        variant=Variant(adapters=adapters, template_go=go or "", template_jinja=jinja or ""),
     )
 
 
@@ -275,6 +279,13 @@ def _checked(store: Store, layer: Layer) -> GgufHeader:
     """The header of a layer that a runner may see: sound, whole, and of the kind that its role promises."""
     kind = GGUF_KINDS[layer.role]
     return check_file(_path(store, layer), expected_size=layer.size, expected_kind=kind)
+
+
+def _check_fit(layer: Layer, adapter: GgufHeader, model: list[GgufHeader]) -> None:
+    """Raises: BadGguf where the adapter is for another model: it would go where other models' answers come
+    from."""
+    if problems := check_adapter_fits(adapter, model):
+        raise BadGguf(f"the adapter {layer.digest}", problems)
 
 
 def _path(store: Store, layer: Layer) -> Path:

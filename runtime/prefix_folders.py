@@ -17,7 +17,7 @@ from .settings import RuntimeSettings
 
 log = logging.getLogger(__name__)
 
-_SCHEME = "1"
+_SCHEME = "2"
 """To be changed with what `saved_prefixes` writes."""
 _TIDY_EVERY_S = 60.0
 
@@ -39,8 +39,9 @@ class PrefixFolders:
     def folder(self, plan: LoadPlan) -> str:
         """A private folder for a runner of this plan; "" where nothing is to be saved, or cannot be.
 
-        The same for every load of the same weights, adapters and projector by the same build of llama.cpp
-        into the same kind of KV cache: else what is saved would not be what evaluating gives.
+        The same for every load of the same weights and projector by the same build of llama.cpp into the same
+        kind of KV cache: else what is saved would not be what evaluating gives. Adapters and tenants are told
+        apart within it (`saved_prefixes`).
         """
         if not self.budget or self._root is None or plan.files.shape.pooling:
             return ""

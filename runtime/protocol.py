@@ -2,9 +2,10 @@
 
 Three conversations:
 
-* **spec** (runner's stdin): one `LoadSpec` frame. The pipe then stays open and silent: its end means that the
-  parent is gone, and the runner goes too.
-* **status** (runner's stdout): frames of `Loading`, then one `Ready` or `LoadFailed`.
+* **control** (runner's stdin): one `LoadSpec` frame; once the runner is ready, frames of `AddVariant` and
+  `DropVariant`, if stdin is a Unix socket. Its end means that the parent is gone, and the runner goes too.
+* **status** (runner's stdout): frames of `Loading`, then one `Ready` or `LoadFailed`; from then on one
+  `VariantAdded` or `VariantRefused` for each `AddVariant`.
 * **requests** (the Unix socket): clients send lists of requests; the runner answers with lists of events.
   Each request carries an ``id``, chosen by the client and unique among its unfinished requests on that
   connection; each event says whose it is. `Generate` is answered by ``Started (Text | Thinking | ToolCall)*
@@ -52,10 +53,32 @@ class _Wire(msgspec.Struct, frozen=True, tag_field="type"):
 
 
 class Adapter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A LoRA adapter in GGUF."""
+    """A LoRA adapter in GGUF. A runner knows it by its digest, and gets the file as a descriptor: it cannot
+    open the path."""
 
     path: str
+    digest: str = ""
     scale: float = 1.0
+
+
+MAX_ADAPTERS = 16
+"""Of one variant."""
+
+
+class Variant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What models of the same weights may differ in: the adapters applied, and the template.
+
+    A runner has several at once; each request says which one it is for. The one without an id has the
+    template of the `LoadSpec` and no adapters.
+    """
+
+    id: str = ""
+    """Never used twice for one runner."""
+    adapters: tuple[Adapter, ...] = ()
+    template_jinja: str = ""
+    """Replaces the GGUF's own chat template."""
+    template_go: str = ""
+    """Go text/template; wins over Jinja where given (mount decides which of the two it passes)."""
 
 
 class LoadSpec(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="load"):
@@ -68,11 +91,9 @@ class LoadSpec(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="load")
     parent_pid: int
     """Whose child the runner is; it refuses to start as an orphan."""
     projector: str = ""
-    adapters: tuple[Adapter, ...] = ()
     template_jinja: str = ""
-    """Replaces the GGUF's own chat template."""
+    """As `Variant.template_jinja`, for requests that name no variant."""
     template_go: str = ""
-    """Go text/template; wins over Jinja where given (mount decides which of the two it passes)."""
     n_ctx: int = 0
     """Context of one sequence, tokens; 0: what the model was trained for. Never above that."""
     n_parallel: int = 1
@@ -102,6 +123,22 @@ class LoadSpec(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="load")
     at all."""
     prefix_budget: int = 0
     """Bytes that may lie there."""
+
+
+class AddVariant(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="add_variant"):
+    """Make a variant ready. The files of its adapters come along as descriptors (SCM_RIGHTS), in their order,
+    open for reading."""
+
+    variant: Variant
+
+
+class DropVariant(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="drop_variant"):
+    """No request will name this variant any more. Those under way go on; then its adapters are freed."""
+
+    id: str
+
+
+ControlMessage = AddVariant | DropVariant
 
 
 class Loading(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="loading"):
@@ -155,7 +192,20 @@ class LoadFailed(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="load
     """The last error lines of llama.cpp."""
 
 
-StatusMessage = Loading | Ready | LoadFailed
+class VariantAdded(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="variant_added"):
+    id: str
+
+
+class VariantRefused(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="variant_refused"):
+    """Nothing has changed; requests for other variants go on."""
+
+    id: str
+    code: FailureCode
+    message: str
+    hint: str = ""
+
+
+StatusMessage = Loading | Ready | LoadFailed | VariantAdded | VariantRefused
 
 
 # Requests
@@ -217,6 +267,10 @@ class Generate(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="genera
     """
 
     id: int
+    variant: str = ""
+    """Which of the runner's variants answers."""
+    tenant: str = ""
+    """Whose request it is: what is kept of its prompt serves prompts of the same tenant alone."""
     messages: tuple[Message, ...] = ()
     prompt: str | None = None
     raw: bool = False
@@ -278,6 +332,7 @@ class Embed(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="embed"):
 
     id: int
     texts: tuple[str, ...]
+    variant: str = ""
     truncate: bool = True
     dimensions: int = 0
     """Cut vectors to this many and normalise again; 0: all."""
@@ -289,6 +344,7 @@ class Rank(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="rank"):
     id: int
     query: str
     documents: tuple[str, ...]
+    variant: str = ""
 
 
 class Status(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="status"):
@@ -413,6 +469,15 @@ class Scores(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="scores")
     prompt_tokens: int
 
 
+class VariantUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What `RunnerStatus` says of the runner, of one variant alone."""
+
+    running: int = 0
+    queued: int = 0
+    idle_ns: int = 0
+    requests: int = 0
+
+
 class RunnerStatus(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="runner_status"):
     id: int
     running: int
@@ -430,6 +495,8 @@ class RunnerStatus(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="ru
     steps: int = 0
     """Batches evaluated since start: fewer than tokens where several answers shared one, or a format left no
     choice."""
+    variants: dict[str, VariantUse] = {}
+    """Those that were added, by id."""
 
 
 Event = Started | Text | Thinking | ToolCall | End | Failed

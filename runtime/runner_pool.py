@@ -1,5 +1,8 @@
 """Which runners live: loading, sharing, expiring and evicting them.
 
+A runner serves every model of its weights, each by a variant that it is given while it runs. A model expires
+by itself; the runner goes with the last one.
+
     (none) --acquire--> LOADING --ready--> READY --unload, expiry, eviction, other options--> DRAINING
                            |                 |                                                  | idle
                    refused, forsaken       crash                                             STOPPING
@@ -10,6 +13,7 @@ Rules for editing this file:
 
 * `_lock` guards everything; nothing that blocks happens under it: no socket, no process, no join.
 * A slot is in `_slots` exactly as long as its process may exist, so its memory is counted until it is free.
+* A variant that was dropped is never named again: what comes back has another id.
 * A load that nobody waits for any more is given up: `Slot.waiting` counts who does.
 * Whether a runner is busy is known from the runner alone (`RunnerStatus`), asked about once a second. Grants
   are counted only to bridge the moment between a grant and the request that follows it.
@@ -20,19 +24,22 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import logging
-import math
 import os
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
+
+from msgspec import structs
 
 from ..modelfile.errors import LadingError
 from .errors import (
     CallerLeft,
+    DoesNotFit,
+    ModelRefused,
     NoPlace,
     OutOfMemory,
     Pinned,
@@ -41,19 +48,18 @@ from .errors import (
     RunnerLost,
     ShuttingDown,
 )
-from .estimate import MemoryEstimate, require_fit
+from .estimate import require_fit
 from .load_plan import LoadPlan
 from .memory import process_memory, read_machine_memory
 from .prefix_folders import PrefixFolders
-from .protocol import Ready, RunnerStatus
 from .runner_process import RunnerProcess, StatusProbe
+from .runner_slot import Slot, SlotState, VariantSlot
 from .settings import RuntimeSettings
+from .size_text import size_text
 from .socket_dir import SocketDir
 
 POLL_S = 1.0
 _FAST_POLL_S = 0.1
-_SETTLE_S = 0.25
-"""How long a grant keeps a runner even if its request seems to have come: another's may have been counted."""
 _FRESH_S = 0.5
 """How old what is known of a runner may be when one is chosen to make room."""
 _PASSING_S = 1.0
@@ -66,13 +72,6 @@ _QUARANTINE_S = 60.0
 log = logging.getLogger("lading.keeper")
 
 
-class SlotState(StrEnum):
-    LOADING = "loading"
-    READY = "ready"
-    DRAINING = "draining"
-    STOPPING = "stopping"
-
-
 class Caller:
     """Who waits for a runner. One who has `left` (see `RunnerPool.leave`) is waited for no longer."""
 
@@ -80,65 +79,6 @@ class Caller:
 
     def __init__(self) -> None:
         self.left = False
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Slot:
-    """One runner and what is known of it. Only the pool writes here, under its lock."""
-
-    plan: LoadPlan
-    process: RunnerProcess
-    need: MemoryEstimate
-    n_parallel: int
-    keep_alive_s: float
-    grace_s: float
-    """How long a grant keeps the runner without its request being seen."""
-    probe: StatusProbe
-    state: SlotState = SlotState.LOADING
-    failure: LadingError | None = None
-    ready: Ready | None = None
-    status: RunnerStatus | None = None
-    asked_at: float = 0.0
-    answered_at: float = 0.0
-    expected: int = 0
-    """`RunnerStatus.requests` once every grant has been used."""
-    granted_at: float = 0.0
-    used_at: float = 0.0
-    waiting: int = 0
-    """Callers who wait for the load."""
-    pinned: bool = False
-    """It stays until the pool closes, whatever requests say and others need."""
-    names: set[str] = field(default_factory=set)
-
-    @property
-    def committed(self) -> int:
-        """Bytes of main memory that it takes or will take: measured where it is loaded."""
-        if self.ready is None or not self.ready.memory:
-            return self.need.total
-        on_gpu = sum(self.ready.memory_gpu.values())
-        return max(sum(self.ready.memory.values()) - on_gpu, 0) + self.need.process
-
-    @property
-    def shareable(self) -> int:
-        """Bytes of `committed` that it has in common with other runners of the same file."""
-        if self.ready is not None:
-            return self.ready.memory_mapped
-        return self.plan.files.weights_size if self.plan.options.use_mmap else 0
-
-    def is_idle(self, now: float) -> bool:
-        """No request is running or waiting, and none is to be expected of a fresh grant."""
-        if self.state is SlotState.LOADING or self.status is None or self.waiting:
-            return False
-        if self.status.running or self.status.queued:
-            return False
-        grace = self.grace_s if self.status.requests < self.expected else _SETTLE_S
-        return now - self.granted_at > grace
-
-    def expires_at(self, now: float) -> float:
-        """When it may go; in the future as long as it is busy."""
-        if self.pinned:
-            return math.inf
-        return (self.used_at if self.is_idle(now) else now) + self.keep_alive_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +102,8 @@ class RunnerPool:
         self._hung: set[RunnerProcess] = set()
         self._ends: Counter[str] = Counter()
         self._line: list[Caller] = []  # who wants to load something: first come, first served
-        self._pinned: set[str] = set()  # keys: pinned, whatever name a runner is asked for by
+        self._pinned: dict[str, dict[str, LoadPlan]] = {}  # by key and full name: they come with every runner
+        self._serial = itertools.count(1)
         self._waiting = 0
         self._look_now = False
         self._closed = False
@@ -178,9 +119,9 @@ class RunnerPool:
         keep_alive_s: float | None,
         expects_request: bool = True,
         caller: Caller | None = None,
-    ) -> Slot:
-        """A slot that is READY, and kept for a grace where a request is to follow; loads, waits and makes
-        room as needed.
+    ) -> tuple[Slot, str]:
+        """A slot that is READY, and kept for a grace where a request is to follow, and the id of the variant
+        to ask for; loads, waits and makes room as needed.
 
         Raises: DoesNotFit, NoPlace, before anything was loaded or unloaded; Quarantined; QueueFull;
             LoadTimedOut; ShuttingDown; RunnerLost where the runner died while loading; else what the runner
@@ -193,8 +134,12 @@ class RunnerPool:
                 self._wait_for_load(slot, caller)
                 if slot.failure is not None:
                     raise copy.copy(slot.failure)
-                if slot.state in (SlotState.READY, SlotState.DRAINING):  # whoever waited for it gets it
-                    return self._grant(slot, plan, keep_alive_s, expects_request)
+                if slot.state not in (SlotState.READY, SlotState.DRAINING):
+                    continue
+                variant = self._variant_for(slot, plan, caller)
+                if variant is not None:  # whoever waited for it gets it
+                    self._grant(slot, variant, plan, keep_alive_s, expects_request)
+                    return slot, variant.id
 
     def leave(self, caller: Caller) -> None:
         """Nobody waits for the outcome of this caller's `acquire` any more."""
@@ -202,21 +147,26 @@ class RunnerPool:
             caller.left = True
             self._changed.notify_all()
 
-    def unload(self, key: str) -> bool:
-        """Let the runner go as soon as it is idle; False where there is none. Does not wait.
+    def unload(self, full_name: str) -> bool:
+        """Let the model go as soon as it is idle, and its runner if it serves no other; False where it is not
+        loaded. Does not wait.
 
         Raises: Pinned.
         """
         with self._lock:
-            slot = self._slots.get(key)
-            if slot is None or slot.state is SlotState.STOPPING:
+            slots = [slot for slot in self._slots.values() if slot.state is not SlotState.STOPPING]
+            slot = next((slot for slot in slots if full_name in slot.models), None)
+            if slot is None:
                 return False
-            if slot.pinned:
-                raise Pinned(slot.plan.name)
+            model = slot.models[full_name]
+            if model.pinned:
+                raise Pinned(model.plan.name)
             if slot.state is SlotState.LOADING:
-                slot.keep_alive_s = 0.0  # whoever waits for it still gets it
+                model.keep_alive_s = 0.0  # whoever waits for it still gets it
             else:
-                slot.state = SlotState.DRAINING
+                model.leaving = True
+                if all(other.leaving for other in slot.models.values()):
+                    slot.state = SlotState.DRAINING
             self._hurry.notify_all()
             return True
 
@@ -328,14 +278,15 @@ class RunnerPool:
             process=process,
             need=plan.estimate(n_parallel, gpu_used=self._gpu_used()),
             n_parallel=n_parallel,
-            keep_alive_s=self._settings.keep_alive_s if keep_alive_s is None else keep_alive_s,
             grace_s=self._settings.grant_grace_s,
             probe=StatusProbe(socket_path, timeout_s=_PROBE_TIMEOUT_S),
         )
-        slot.names.add(plan.name)
+        usual = self._settings.keep_alive_s
+        slot.serve(plan, usual if keep_alive_s is None else keep_alive_s)
         if plan.pinned:
-            self._pinned.add(plan.key)
-        slot.pinned = plan.key in self._pinned
+            self._pinned.setdefault(plan.key, {})[plan.facts.full_name] = plan
+        for pinned in self._pinned.get(plan.key, {}).values():
+            slot.serve(pinned, usual)
         process.start()
         self._slots[plan.key] = slot
         try:
@@ -369,19 +320,116 @@ class RunnerPool:
             self._changed.notify_all()
         log.info("loaded %s in %.2f s, %d at once", slot.plan.name, now - started, slot.n_parallel)
 
-    def _grant(self, slot: Slot, plan: LoadPlan, keep_alive_s: float | None, expects_request: bool) -> Slot:
+    # Variants
+
+    def _variant_for(self, slot: Slot, plan: LoadPlan, caller: Caller) -> VariantSlot | None:
+        """The variant that answers for the plan's model, added and waited for as needed; None where the
+        runner has gone meanwhile.
+
+        Raises: Quarantined, DoesNotFit, CallerLeft; what the runner refuses it for.
+        """
+        slot.waiting += 1
+        try:
+            while slot.state in (SlotState.READY, SlotState.DRAINING):
+                if caller.left:
+                    raise CallerLeft()
+                variant = slot.variants.get(plan.facts.digest)
+                if variant is None:
+                    self._refuse_quarantined(plan)
+                    if plan is slot.plan or self._make_room_for_adapters(slot, plan):
+                        variant = self._add_variant(slot, plan)
+                if variant is not None and variant.is_ready:
+                    return variant
+                self._changed.wait(POLL_S)
+                if variant is not None and variant.failure is not None:
+                    raise copy.copy(variant.failure)
+            return None
+        finally:
+            slot.waiting -= 1
+
+    def _add_variant(self, slot: Slot, plan: LoadPlan) -> VariantSlot:
+        """Begin to add one. Raises: OutOfMemory."""
+        short = plan.facts.digest.rpartition(":")[2][:12]
+        variant = VariantSlot(plan=plan, id=f"{short}-{next(self._serial)}")
+        thread = threading.Thread(
+            target=self._tell_variant, args=(slot, variant), name=f"add-{plan.name}", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise OutOfMemory(f"loading {plan.name}: {error}") from error
+        slot.variants[plan.facts.digest] = variant
+        return variant
+
+    def _tell_variant(self, slot: Slot, variant: VariantSlot) -> None:
+        """Wait for the runner to have it; the outcome is left in the variant. In a thread of its own."""
+        plan, failure = variant.plan, None
+        try:
+            wanted = structs.replace(plan.files.variant, id=variant.id)
+            slot.process.add_variant(wanted, self._settings.load_timeout_s)
+        except LadingError as error:
+            if isinstance(error, ModelRefused):
+                error.args = (f"loading {plan.name}: {error.message.removeprefix('loading an adapter: ')}",)
+            log.warning("%s", error)
+            failure = error
+        with self._lock:
+            variant.is_ready, variant.failure = failure is None, failure
+            variant.granted_at = variant.used_at = time.monotonic()
+            if failure is not None and not isinstance(failure, RunnerLost):  # what killed it stays to be seen
+                self._forget_variant(slot, variant)
+            self._changed.notify_all()
+            self._hurry.notify_all()
+
+    def _forget_variant(self, slot: Slot, variant: VariantSlot) -> None:
+        """It is not in the runner; neither are its models. Those that are pinned are still wanted."""
+        digest = variant.plan.facts.digest
+        if slot.variants.get(digest) is variant:
+            del slot.variants[digest]
+            for name, model in list(slot.models.items()):
+                if model.variant == digest and not model.pinned:
+                    del slot.models[name]
+
+    def _make_room_for_adapters(self, slot: Slot, plan: LoadPlan) -> bool:
+        """Whether there is room for them now; else somebody has been asked to go.
+
+        Raises: DoesNotFit where nobody could go.
+        """
+        more = slot.adapters_size(plan) - slot.adapters_size()
+        _, free = self._memory()
+        if not more or more <= free:
+            return True
+        others = [other for other in self._slots.values() if other is not slot and not other.pinned]
+        if not others:
+            raise DoesNotFit(
+                plan.name,
+                needed=more,
+                available=max(free, 0),
+                breakdown=f"adapters {size_text(more)}, beside the loaded weights",
+                hint="stop models that are not needed, or use an adapter of a lower rank",
+            )
+        if not any(other.state in (SlotState.DRAINING, SlotState.STOPPING) for other in others):
+            self._evict(others)
+        return False
+
+    def _grant(
+        self,
+        slot: Slot,
+        variant: VariantSlot,
+        plan: LoadPlan,
+        keep_alive_s: float | None,
+        expects_request: bool,
+    ) -> None:
         now = time.monotonic()
         seen = slot.status.requests if slot.status else 0
         unused = now - slot.granted_at <= slot.grace_s  # else those that were granted will not come any more
         slot.expected = max(slot.expected if unused else 0, seen) + expects_request
         slot.granted_at = slot.used_at = now
-        slot.names.add(plan.name)
+        variant.grant(now, slot.grace_s, expects_request)
+        model = slot.serve(plan, self._settings.keep_alive_s)
         if plan.pinned:
-            self._pinned.add(plan.key)
-            slot.pinned = True
+            self._pinned.setdefault(plan.key, {})[plan.facts.full_name] = plan
         if keep_alive_s is not None:
-            slot.keep_alive_s = keep_alive_s
-        return slot
+            model.keep_alive_s = keep_alive_s
 
     # Room
 
@@ -390,7 +438,8 @@ class RunnerPool:
         pinned = [slot for slot in self._slots.values() if slot.pinned]
         most = self._settings.max_loaded_models
         if most and len(pinned) >= most:
-            raise NoPlace(plan.name, [slot.plan.name for slot in pinned])
+            models = [model for slot in pinned for model in slot.models.values() if model.pinned]
+            raise NoPlace(plan.name, [model.plan.name for model in models])
         total = self._memory()[0] - sum(slot.committed for slot in pinned)
         alone = plan.parallel(total)
         require_fit(plan.name, plan.estimate(alone), plan.shape(alone), available=max(total, 0))
@@ -454,7 +503,11 @@ class RunnerPool:
     # Crashes
 
     def _refuse_quarantined(self, plan: LoadPlan) -> None:
-        crashes = self._crashes.get(plan.key)
+        for key in (plan.key, _variant_key(plan)):
+            self._refuse_after_crashes(plan, key)
+
+    def _refuse_after_crashes(self, plan: LoadPlan, key: str) -> None:
+        crashes = self._crashes.get(key)
         if not crashes:
             return
         now = time.monotonic()
@@ -474,8 +527,13 @@ class RunnerPool:
             self._ends[self._reason(process)] += 1
             if not (process.asked_to_stop or process.failure):
                 log.error("%s", process.lost())
-                crashes = self._crashes.setdefault(slot.plan.key, deque(maxlen=_CRASHES))
-                crashes.append(_Crash(time.monotonic(), process.how_it_ended))
+                # An adapter that kills a runner is not held against the others of the same weights.
+                adding = [variant for variant in slot.variants.values() if not variant.is_ready]
+                for variant in adding:
+                    variant.failure = process.lost()
+                for key in [_variant_key(variant.plan) for variant in adding] or [slot.plan.key]:
+                    crashes = self._crashes.setdefault(key, deque(maxlen=_CRASHES))
+                    crashes.append(_Crash(time.monotonic(), process.how_it_ended))
             if slot.state is SlotState.LOADING:
                 slot.failure = process.failure or process.lost()
             slot.state = SlotState.STOPPING
@@ -516,7 +574,10 @@ class RunnerPool:
                 gone = [slot for slot in watched if self._may_go(slot, now)]
                 for slot in gone:
                     slot.state = SlotState.STOPPING
+                dropped = [(slot, id_) for slot in watched for id_ in self._let_models_go(slot, now)]
                 self._changed.notify_all()
+            for slot, variant_id in dropped:
+                slot.process.drop_variant(variant_id)
             for slot in gone:
                 log.info("stopping %s", slot.plan.name)
                 slot.process.stop()
@@ -529,8 +590,13 @@ class RunnerPool:
         now = time.monotonic()
         soon = any(
             slot.state is SlotState.DRAINING
-            or (slot.state is SlotState.READY and slot.keep_alive_s < POLL_S)
-            or (slot.state is SlotState.READY and slot.expires_at(now) - now < POLL_S)
+            or (
+                slot.state is SlotState.READY
+                and any(
+                    model.leaving or slot.expires_at(model, now) - now < POLL_S
+                    for model in slot.models.values()
+                )
+            )
             for slot in self._slots.values()
         )
         return _FAST_POLL_S if soon else POLL_S
@@ -550,10 +616,39 @@ class RunnerPool:
             slot.status = status
             slot.answered_at = time.monotonic()
             slot.used_at = max(slot.granted_at, slot.answered_at - status.idle_ns / 1e9)
+            for variant in slot.variants.values():
+                if use := status.variants.get(variant.id):
+                    variant.use = use
+                    variant.used_at = max(variant.granted_at, slot.answered_at - use.idle_ns / 1e9)
 
     def _may_go(self, slot: Slot, now: float) -> bool:
         if not slot.is_idle(now):
             return False
         return slot.state is SlotState.DRAINING or (
-            slot.state is SlotState.READY and slot.expires_at(now) <= now
+            slot.state is SlotState.READY
+            and all(slot.may_leave(model, now) for model in slot.models.values())
         )
+
+    def _let_models_go(self, slot: Slot, now: float) -> list[str]:
+        """Forget the models that have expired, of a runner that others keep; the ids of variants that nobody
+        has any more."""
+        if slot.state is not SlotState.READY:
+            return []
+        going = [name for name, model in slot.models.items() if slot.may_leave(model, now)]
+        if len(going) == len(slot.models):
+            return []  # they go with their runner, once it is idle
+        for name in going:
+            log.info("letting %s go", slot.models.pop(name).plan.name)
+        needed = {model.variant for model in slot.models.values()}
+        dropped = {
+            digest: variant
+            for digest, variant in slot.variants.items()
+            if digest not in needed and variant.is_ready and variant.is_idle(now, slot.grace_s)
+        }
+        for digest in dropped:
+            del slot.variants[digest]
+        return [variant.id for variant in dropped.values()]
+
+
+def _variant_key(plan: LoadPlan) -> str:
+    return f"{plan.key} {plan.facts.digest}"

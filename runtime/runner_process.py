@@ -4,6 +4,9 @@ Each runner has one thread here that starts it, reads its status pipe and reaps 
 long as the runner: the kernel's parent-death signal, which the runner asks for, fires when the *thread* that
 started it ends, not the process.
 
+Its stdin is a Unix socket, over which variants are added and dropped once it is ready; files of adapters go
+along as open descriptors, for a runner may open nothing but its model.
+
 A runner that is no longer wanted is told so three times: its stdin is closed, then SIGTERM, then SIGKILL.
 """
 
@@ -18,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -27,7 +30,20 @@ from .errors import LoadTimedOut, OutOfMemory, RunnerFault, RunnerLost, Shutting
 from .frame import REPLIES, STATUS, BadFrame, pack, read_frame, unpack
 from .memory import oom_kills
 from .process_end import LastWords, how_it_ended
-from .protocol import LoadFailed, Loading, LoadSpec, Ready, RunnerStatus, Status
+from .protocol import (
+    AddVariant,
+    ControlMessage,
+    DropVariant,
+    LoadFailed,
+    LoadSpec,
+    Ready,
+    RunnerStatus,
+    Status,
+    StatusMessage,
+    Variant,
+    VariantAdded,
+    VariantRefused,
+)
 
 MODULE = "lading.runtime.runner"
 STOP_GRACE_S = 2.0
@@ -35,6 +51,7 @@ STOP_GRACE_S = 2.0
 
 _SCARCE = frozenset({errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE})
 _POLL_S = 0.05
+_TELL_TIMEOUT_S = 10.0
 
 
 class RunnerProcess:
@@ -66,6 +83,9 @@ class RunnerProcess:
         self._progress_at = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._words = LastWords()
+        self._control: socket.socket | None = None
+        self._telling = threading.Lock()
+        self._variants: dict[str, VariantAdded | VariantRefused | None] = {}  # None: being added
         self._oom_kills = 0
         self._thread = threading.Thread(target=self._watch, name=f"runner-{name}", daemon=True)
 
@@ -100,6 +120,57 @@ class RunnerProcess:
             if self._gone or self.ready is None:
                 raise self.lost()
             return self.ready
+
+    def add_variant(self, variant: Variant, timeout_s: float) -> None:
+        """Have a ready runner serve one more variant, whose id it has not had before; waits for it.
+
+        Raises: ModelRefused, with llama.cpp's reason, and nothing has changed; RunnerLost, ShuttingDown: it
+            ended; LoadTimedOut: it has not answered, and is killed; OutOfMemory, RunnerFault: the file of an
+            adapter cannot be opened.
+        """
+        with self._changed:
+            self._variants[variant.id] = None
+        deadline = time.monotonic() + timeout_s
+        try:
+            with contextlib.ExitStack() as files:
+                fds = [files.enter_context(_opened(self.name, adapter.path)) for adapter in variant.adapters]
+                self._tell(AddVariant(variant=variant), fds)
+            return self._wait_for_variant(variant.id, deadline, timeout_s)
+        finally:
+            with self._changed:
+                del self._variants[variant.id]
+
+    def drop_variant(self, variant_id: str) -> None:
+        """No request names this variant any more. Does not wait; harmless where the runner is gone."""
+        with contextlib.suppress(RunnerLost):
+            self._tell(DropVariant(id=variant_id), [])
+
+    def _tell(self, message: ControlMessage, fds: list[int]) -> None:
+        """Raises: RunnerLost."""
+        data = pack(message)
+        with self._telling:
+            try:
+                if self._control is None:
+                    raise OSError("it has ended")
+                self._control.settimeout(_TELL_TIMEOUT_S)
+                sent = socket.send_fds(self._control, [data], fds) if fds else 0
+                self._control.sendall(data[sent:])
+            except OSError as error:  # a message may be cut short: the next one would be read as its rest
+                self.kill()
+                raise RunnerLost(f"telling the runner of {self.name}: {error.strerror or error}") from error
+
+    def _wait_for_variant(self, variant_id: str, deadline: float, timeout_s: float) -> None:
+        with self._changed:
+            while (reply := self._variants[variant_id]) is None and not self._gone:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    self.kill()
+                    raise LoadTimedOut(self.name, timeout_s)
+                self._changed.wait(min(left, 1.0))
+        if isinstance(reply, VariantRefused):
+            raise from_failure(reply)
+        if reply is None:
+            raise self.lost()
 
     def lost(self) -> RunnerLost | ShuttingDown:
         """The error for callers whose runner has ended."""
@@ -166,36 +237,38 @@ class RunnerProcess:
         with self._changed:
             if self.asked_to_stop:
                 return
-            self._process = process = subprocess.Popen(
-                [sys.executable, "-P", "-m", MODULE],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd="/",
-                env=self._environment,
-                start_new_session=True,  # Ctrl-C is for us, not for the runner
-            )
+            self._control, theirs = socket.socketpair()
+            with theirs:
+                self._process = process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", MODULE],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    cwd="/",
+                    env=self._environment,
+                    start_new_session=True,  # Ctrl-C is for us, not for the runner
+                )
             self.pid = process.pid
-        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        assert process.stdout is not None and process.stderr is not None
         reader = threading.Thread(
             target=self._words.read, args=(cast(BinaryIO, process.stderr),), daemon=True
         )
         reader.start()
-        # It may have ended already, as the status pipe will say, or been asked to stop.
-        with contextlib.suppress(BrokenPipeError, ValueError):
-            process.stdin.write(pack(self.spec))
-            process.stdin.flush()
+        with contextlib.suppress(OSError):  # it has ended already, as the status pipe will say
+            self._control.sendall(pack(self.spec))
         while (body := read_frame(cast(BinaryIO, process.stdout))) is not None:
             self._take(unpack(STATUS, body))
         reader.join(STOP_GRACE_S)
 
-    def _take(self, message: Loading | Ready | LoadFailed) -> None:
+    def _take(self, message: StatusMessage) -> None:
         with self._changed:
             self._progress_at = time.monotonic()
             if isinstance(message, Ready):
                 self.ready = message
             elif isinstance(message, LoadFailed):
                 self._failure = _refusal(self.name, self.spec, message)
+            elif isinstance(message, VariantAdded | VariantRefused) and message.id in self._variants:
+                self._variants[message.id] = message
             self._changed.notify_all()
 
     def _fail(self, error: LadingError) -> None:
@@ -205,14 +278,17 @@ class RunnerProcess:
 
     def _reap(self) -> None:
         """Wait for the process, which has closed its status pipe; it may not hang on after that."""
+        self._hang_up()
+        with self._telling:
+            if self._control is not None:
+                self._control.close()
         process = self._process
         if process is None:
             self.how_it_ended = "not started"
             return
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        if process.stdout is not None:
+            with contextlib.suppress(OSError):
+                process.stdout.close()
         try:
             status = process.wait(STOP_GRACE_S)
         except subprocess.TimeoutExpired:
@@ -223,13 +299,16 @@ class RunnerProcess:
     # Stopping
 
     def _stop(self) -> None:
-        process = self._process
-        if process is not None and process.stdin is not None:
-            with contextlib.suppress(OSError, ValueError):
-                process.stdin.close()
+        self._hang_up()
         self._signal(signal.SIGTERM)
         if not self.join(STOP_GRACE_S):
             self._signal(signal.SIGKILL)
+
+    def _hang_up(self) -> None:
+        """The end of its stdin."""
+        if self._control is not None:
+            with contextlib.suppress(OSError):
+                self._control.shutdown(socket.SHUT_RDWR)
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(OSError):
@@ -280,13 +359,27 @@ class StatusProbe:
         return self._socket, self._stream
 
 
+@contextlib.contextmanager
+def _opened(name: str, path: str) -> Iterator[int]:
+    """A descriptor of a file that a runner is to read. Raises: OutOfMemory, RunnerFault."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        kind = OutOfMemory if error.errno in _SCARCE else RunnerFault
+        raise kind(f"loading {name}: opening an adapter: {error.strerror or error}") from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def _refusal(name: str, spec: LoadSpec, failed: LoadFailed) -> LadingError:
     """The runner's refusal for people: the model's name in place of files, and llama.cpp's first reason."""
     marker = "error loading model: "
     reason = next((line.partition(marker)[2] for line in failed.log if marker in line), "")
     error = from_failure(failed)
     message = f"llama.cpp refuses the file: {reason}" if reason else error.message
-    for path in (*spec.weights, spec.projector, *(adapter.path for adapter in spec.adapters)):
+    for path in (*spec.weights, spec.projector):
         message = message.replace(path, name) if path else message
     if not message.startswith(("loading ", "preparing ")):
         message = f"loading {name}: {message}"

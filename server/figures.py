@@ -38,8 +38,12 @@ class Figures:
             samples.append(Sample("lading_keeper_up", 0))
         else:
             samples.append(Sample("lading_keeper_up", 1))
-            for model in loaded:
+            told: set[int] = set()
+            for model in sorted(loaded, key=lambda model: model.full_name):
                 samples += self._of_model(model)
+                if model.pid not in told:  # models that share a runner are told its figures once
+                    samples += self._of_runner(model)
+                told.add(model.pid)
             for reason in ENDS:
                 ended = health.runner_ends.get(reason, 0)
                 samples.append(Sample("lading_runner_restarts_total", ended, (reason,)))
@@ -51,10 +55,15 @@ class Figures:
         name = label_of(self._services.names, model.full_name)
         return [
             Sample("lading_runner_up", int(model.state == "ready"), (name,)),
-            Sample("lading_runner_rss_bytes", _resident(model.pid), (name,)),
             Sample("lading_runner_requests_total", model.requests, (name,)),
             Sample("lading_running", model.running, (name,)),
             Sample("lading_queue_depth", model.queued, (name,)),
+        ]
+
+    def _of_runner(self, model: LoadedModel) -> list[Sample]:
+        name = label_of(self._services.names, model.full_name)
+        return [
+            Sample("lading_runner_rss_bytes", _resident(model.pid), (name,)),
             *(Sample("lading_runner_memory_bytes", size, (name, use)) for use, size in model.memory.items()),
         ]
 

@@ -90,12 +90,15 @@ ASKED = (
     Definition("lading_build_info", "gauge", ("version",), "1"),
     Definition("lading_keeper_up", "gauge", (), "1 where the keeper answers"),
     Definition("lading_runner_up", "gauge", ("model",), "1 for a model that is ready, else 0"),
-    Definition("lading_runner_rss_bytes", "gauge", ("model",), "memory of the model's process"),
+    Definition(
+        "lading_runner_rss_bytes", "gauge", ("model",),
+        "memory of the model's process; of models that share one, the first by name has it",
+    ),
     Definition(
         "lading_runner_memory_bytes", "gauge", ("model", "use"),
-        "what llama.cpp has taken; `use` is weights, kv, compute or output",
+        "what llama.cpp has taken, told likewise; `use` is weights, kv, compute, output or adapters",
     ),
-    Definition("lading_runner_requests_total", "counter", ("model",), "requests to the model's process"),
+    Definition("lading_runner_requests_total", "counter", ("model",), "requests to the model since its load"),
     Definition("lading_running", "gauge", ("model",), "requests that the model is answering"),
     Definition("lading_queue_depth", "gauge", ("model",), "requests that wait for the model"),
     Definition(

@@ -1,8 +1,8 @@
 """The runner process: loads one model and serves it on a Unix socket. ``python -m lading.runtime.runner``.
 
-Its life is told in `protocol`: a `LoadSpec` on stdin, `StatusMessage`s on stdout, requests on the socket. It
-ends when it is told to (SIGTERM, or the end of stdin), when its parent dies, or by the fault of a model;
-never otherwise. Standard error is for what llama.cpp says as it crashes.
+Its life is told in `protocol`: a `LoadSpec` and what follows on stdin, `StatusMessage`s on stdout, requests
+on the socket. It ends when it is told to (SIGTERM, or the end of stdin), when its parent dies, or by the
+fault of a model; never otherwise. Standard error is for what llama.cpp says as it crashes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _confine(spec: LoadSpec) -> tuple[str, ...]:
     """Before llama.cpp and numpy come in: what they start is confined as well."""
     if spec.sandbox == "off":
         return ()
-    files = (*spec.weights, *(adapter.path for adapter in spec.adapters), spec.projector)
+    files = (*spec.weights, spec.projector)
     return confine(
         files=tuple(filter(None, files)),
         socket_folder=str(Path(spec.socket_path).parent),
@@ -70,7 +70,7 @@ def _serve(
     def on_listening() -> None:
         status.send(ready_message(outcome.facts, in_force, time.monotonic_ns() - started_ns))
 
-    serving.serve(outcome, spec.socket_path, on_listening)
+    serving.serve(outcome, spec.socket_path, on_listening, status.send)
     return EXIT_OK
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ...modelfile.errors import LadingError
 from ..errors import BadRequest, PromptTooLong, RunnerFault, Unsupported
+from .adapters import NO_ADAPTERS, AdapterSet, AppliedAdapters
 from .llama import NO_TOKEN, LlamaVocab
 from .llama_context import LlamaBatch, LlamaContext
 
@@ -39,6 +40,7 @@ class Embedder:
         self._n_ctx = n_ctx
         self._pair_template = pair_template
         self._batch = LlamaBatch(n_ctx)
+        self.adapters = AppliedAdapters(context)
 
     def embed(
         self,
@@ -46,6 +48,7 @@ class Embedder:
         *,
         truncate: bool,
         dimensions: int = 0,
+        adapters: AdapterSet = NO_ADAPTERS,
         goes_on: Callable[[], bool] = lambda: True,
     ) -> tuple[list[tuple[float, ...]], int]:
         """The vectors in order, and how many tokens were read. ``goes_on`` is asked before each step
@@ -60,13 +63,19 @@ class Embedder:
         if len(texts) > _MAX_TEXTS:
             raise BadRequest(f"embedding texts: expected at most {_MAX_TEXTS}, got {len(texts)}")
         token_lists = [self._tokens(text, truncate) for text in _while_wanted(texts, goes_on)]
+        self.adapters.use(adapters)
         vectors: list[tuple[float, ...]] = []
         for group in _while_wanted(self._groups(token_lists), goes_on):
             vectors += [_unit(vector, dimensions) for vector in self._evaluate(group)]
         return vectors, sum(map(len, token_lists))
 
     def rank(
-        self, query: str, documents: Sequence[str], *, goes_on: Callable[[], bool] = lambda: True
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        adapters: AdapterSet = NO_ADAPTERS,
+        goes_on: Callable[[], bool] = lambda: True,
     ) -> tuple[list[float], int]:
         """The scores in order, and how many tokens were read. Ends of long documents are not read.
 
@@ -77,6 +86,7 @@ class Embedder:
         if len(documents) > _MAX_TEXTS:
             raise BadRequest(f"ranking documents: expected at most {_MAX_TEXTS}, got {len(documents)}")
         pairs = [self._pair(query, document) for document in _while_wanted(documents, goes_on)]
+        self.adapters.use(adapters)
         scores: list[float] = []
         for group in _while_wanted(self._groups(pairs), goes_on):
             scores += [float(found[0]) for found in self._evaluate(group)]

@@ -18,9 +18,11 @@ import logging
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +30,7 @@ import numpy.typing as npt
 from ...modelfile.errors import LadingError
 from ..errors import failure_code
 from ..protocol import EndReason, Event, Failed, FailureCode, TokenLogprob
+from .adapters import AppliedAdapters, passes
 from .generation import Generation
 from .llama import LlamaVocab
 from .llama_context import EmbeddingBatch, LlamaBatch, LlamaContext
@@ -101,6 +104,11 @@ class _Stop:
     """A command: leave `Engine.run`."""
 
 
+_T = TypeVar("_T")
+_Errand = Callable[[], None]
+"""A command: do this before the next step."""
+
+
 class Engine:
     """Run `run` in a thread of its own; the other public methods may be called from any thread.
 
@@ -115,7 +123,6 @@ class Engine:
         deliver: Callable[[list[Delivery]], None],
         *,
         sliding_window: int = 0,
-        preserved: Iterable[int] = (),
         saved: SavedPrefixes | None = None,
     ) -> None:
         self.counters = EngineCounters(idle_since_ns=time.monotonic_ns())
@@ -123,13 +130,14 @@ class Engine:
         self._vocab = vocab
         self._settings = settings
         self._deliver = deliver
-        self._preserved = frozenset(preserved)
         self._saved = saved
-        self._pieces: dict[int, bytes] = {}
-        self._commands: queue.SimpleQueue[Generation | _Cancelled | _Stop] = queue.SimpleQueue()
+        self._pieces: dict[tuple[int, bool], bytes] = {}
+        self._commands: queue.SimpleQueue[Generation | _Cancelled | _Errand | _Stop] = queue.SimpleQueue()
         self._queue: deque[Generation] = deque()
         self._running: list[Generation] = []  # in order of admission
         self._slots = SlotTable(context, context.n_seq, settings.n_ctx, sliding_window)
+        self.adapters = AppliedAdapters(context)
+        """Only for errands (see `between_steps`)."""
         self._batch = LlamaBatch(settings.n_batch)
         self._outbox: list[Delivery] = []
         self._token_s = 0.0  # seconds to evaluate one prompt token, smoothed
@@ -151,6 +159,19 @@ class Engine:
     def cancel(self, owner: object, request_id: int | None = None) -> None:
         """Takes effect before the next step; without ``request_id``, for all that ``owner`` asked for."""
         self._commands.put(_Cancelled(owner, request_id))
+
+    def between_steps(self, errand: Callable[[], _T]) -> Future[_T]:
+        """Do ``errand`` in the engine's thread, before the next step, which waits for it."""
+        future: Future[_T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(errand())
+            except Exception as error:
+                future.set_exception(error)
+
+        self._commands.put(run)
+        return future
 
     def stop(self) -> None:
         """Fail what is unfinished and leave `run`, after the step under way."""
@@ -192,6 +213,8 @@ class Engine:
             elif isinstance(command, _Cancelled):
                 for generation in [g for g in (*self._running, *self._queue) if command.matches(g)]:
                     self._finish(generation, "cancelled")
+            elif callable(command):
+                command()
             else:
                 self._stopping = True
                 return
@@ -204,7 +227,7 @@ class Engine:
                 break
             self._queue.remove(generation)
             self._restore(generation)
-            slot = self._slots.take(generation.prompt)
+            slot = self._slots.take(generation.prompt, generation.scope)
             self._running.append(generation)
             self._post(generation, generation.start(slot))
             self.counters.prompt_tokens += len(generation.prompt)
@@ -222,8 +245,9 @@ class Engine:
         for generation in islice(self._queue, _LOOK_AHEAD):
             if not reading:
                 return generation
-            known = self._slots.best_match(generation.prompt)
-            coming = max(common_prefix(other.prompt, generation.prompt) for other in reading)
+            known = self._slots.best_match(generation.prompt, generation.scope)
+            alike = [other for other in reading if other.scope == generation.scope]
+            coming = max((common_prefix(other.prompt, generation.prompt) for other in alike), default=0)
             if coming - known <= self._slots.copy_cost_tokens:
                 return generation
         return None
@@ -241,14 +265,14 @@ class Engine:
         """Bring a saved prefix of the prompt into a free slot, where that is cheaper than evaluating it."""
         if self._saved is None:
             return
-        saved, shared = self._saved.best(generation.prompt)
+        saved, shared = self._saved.best(generation.prompt, generation.scope)
         if saved is None:
             return
-        gain = shared - self._slots.best_match(generation.prompt)
+        gain = shared - self._slots.best_match(generation.prompt, generation.scope)
         price = saved.restore_s / self._token_s if self._token_s else 0.0
         if gain > max(price, self._slots.copy_cost_tokens):
             slot = self._slots.least_recently_used()
-            if not self._saved.restore(saved, slot):
+            if not self._saved.restore(saved, slot, generation.scope):
                 self._slots.forget(slot)
 
     # One step
@@ -261,10 +285,10 @@ class Engine:
         reading = [share for share in plan if not share[0].is_decoding]
         # One after the other: together llama.cpp evaluates the first token of each prompt among the answers,
         # and the rest of it in a second pass; apart, both have sizes that suit its kernels.
-        for shares in (answering, reading):
-            if shares:
-                self._evaluate(shares)
-                self._flush()
+        for adapters, shares in passes((answering, reading), self.adapters.current):
+            self.adapters.use(adapters)
+            self._evaluate(shares)
+            self._flush()
 
     def _evaluate(self, plan: list[Share]) -> None:
         """One batch of tokens."""
@@ -298,6 +322,7 @@ class Engine:
         start = slot.end if cells.start == 0 else int(slot.positions[placed.start])
         positions = piece.positions_from(start, cells)
         complete = count == len(generation.pending)
+        self.adapters.use(generation.adapters)
         batch = EmbeddingBatch(slot.seq, piece.embeddings[cells], positions, want_last=complete)
         code = self._context.decode_image(batch, causal=piece.causal)
         if code != 0:
@@ -425,7 +450,9 @@ class Engine:
             return
         generation.advance(token)
         self.counters.eval_tokens += 1
-        self._post(generation, *generation.events(generation.reader.push(self._piece(token), logprob)))
+        self._post(
+            generation, *generation.events(generation.reader.push(self._piece(generation, token), logprob))
+        )
         if generation.constraint:
             generation.constraint.accept(token)
         is_complete = generation.constraint is not None and generation.constraint.is_complete
@@ -454,11 +481,12 @@ class Engine:
 
     # Text of tokens
 
-    def _piece(self, token: int) -> bytes:
-        piece = self._pieces.get(token)
+    def _piece(self, generation: Generation, token: int) -> bytes:
+        special = token in generation.preserved
+        piece = self._pieces.get((token, special))
         if piece is None:
-            piece = self._vocab.piece(token, special=token in self._preserved)
-            self._pieces[token] = piece
+            piece = self._vocab.piece(token, special=special)
+            self._pieces[token, special] = piece
         return piece
 
     def _logprob(self, logits: npt.NDArray[np.float32], token: int, top: int) -> TokenLogprob:
@@ -505,6 +533,7 @@ class Engine:
         if generation.sampler:
             generation.sampler.close()
             generation.sampler = None
+        generation.use.end(was_admitted=generation.started_ns > 0)
         self._count()
 
     def _count(self) -> None:

@@ -14,10 +14,12 @@ import numpy.typing as npt
 
 from ..options import Options, context_of
 from ..protocol import End, EndReason, Event, Started, Text, Thinking, TokenLogprob, ToolCall, Usage
+from .adapters import NO_ADAPTERS, AdapterSet
 from .answer import Call, Content, Piece
 from .image_cells import PlacedPiece
 from .output import AnswerReader
 from .slots import Slot, TokenArray
+from .use import Use
 
 if TYPE_CHECKING:
     from .sampler import Sampler  # imports llama.cpp
@@ -64,6 +66,12 @@ class Generation:
     return_context: bool = False
     single_call: bool = False
     """The answer is over after its first tool call."""
+    preserved: frozenset[int] = frozenset()
+    """Control tokens whose text is needed, where that of others is not."""
+    adapters: AdapterSet = NO_ADAPTERS
+    tenant: str = ""
+    use: Use = field(default_factory=Use)
+    """Told when it has ended."""
     submitted_ns: int = field(default_factory=time.monotonic_ns)
 
     images: tuple[PlacedPiece, ...] = ()
@@ -79,6 +87,13 @@ class Generation:
     calls: int = 0
     started_ns: int = 0
     first_token_ns: int = 0
+
+    @property
+    def scope(self) -> str:
+        """What is evaluated for one generation serves others of the same scope, and no others: with other
+        adapters it would be something else, and other tenants could tell by the time it takes what was asked
+        before."""
+        return scope_of(self.adapters, self.tenant)
 
     @property
     def is_decoding(self) -> bool:
@@ -108,6 +123,7 @@ class Generation:
         self.cached = slot.size
         self.pending = self.prompt[slot.size :]
         self.started_ns = time.monotonic_ns()
+        self.use.admit()
         return Started(id=self.request_id, prompt_tokens=len(self.prompt), cached_tokens=self.cached)
 
     @property
@@ -194,6 +210,11 @@ class Generation:
         if isinstance(piece, Content):
             return Text(id=self.request_id, text=piece.text, logprobs=logprobs)
         return Thinking(id=self.request_id, text=piece.text, logprobs=logprobs)
+
+
+def scope_of(adapters: AdapterSet, tenant: str) -> str:
+    """See `Generation.scope`; "" without either."""
+    return f"{adapters.key}\0{tenant}" if adapters.key or tenant else ""
 
 
 def _new_call_id() -> str:

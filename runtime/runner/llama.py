@@ -14,6 +14,7 @@ Rules for editing this file:
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,11 @@ from ...modelfile.errors import InputError
 from .llama_log import LlamaLog
 
 NO_TOKEN = -1
+
+_libc = ctypes.CDLL(None)
+_libc.fdopen.restype = ctypes.c_void_p
+_libc.fdopen.argtypes = (ctypes.c_int, ctypes.c_char_p)
+_libc.fclose.argtypes = (ctypes.c_void_p,)
 
 Adapter = Any
 """llama.cpp's pointer to a loaded adapter: a ctypes pointer object, which no type names."""
@@ -152,15 +158,29 @@ class LlamaModel:
         text = llama_cpp.llama_model_chat_template(self.pointer, None)
         return text.decode("utf-8", "replace") if text else ""
 
-    def load_adapter(self, path: str, log: LlamaLog) -> Adapter:
-        """A LoRA adapter for this model, freed with it.
+    def load_adapter(self, fd: int, log: LlamaLog) -> Adapter:
+        """A LoRA adapter for this model, from a file that is open at its start; closes it. Not while a
+        context of the model evaluates.
 
         Raises: LoadError.
         """
-        pointer = llama_cpp.llama_adapter_lora_init(self.pointer, path.encode())
+        file = _libc.fdopen(fd, b"rb")
+        if not file:
+            os.close(fd)
+            raise LoadError("loading an adapter: its file cannot be read")
+        try:
+            pointer = llama_cpp.llama_adapter_lora_init_from_file_ptr(self.pointer, file)
+        finally:
+            _libc.fclose(file)
         if not pointer:
-            raise LoadError(f"loading the adapter {path}: llama.cpp refuses the file", log.errors)
+            said = log.errors[-1].rpartition("failed to apply lora adapter: ")[2] if log.errors else ""
+            reason = f": {said.strip()}" if said else ""
+            raise LoadError(f"loading an adapter: llama.cpp refuses the file{reason}", log.errors)
         return pointer
+
+    def free_adapter(self, adapter: Adapter) -> None:
+        """It must not be applied to any context."""
+        llama_cpp.llama_adapter_lora_free(adapter)
 
     def metadata(self, key: str) -> str | None:
         """A metadata value as text; None where the file has no such key. At most 4 KiB."""

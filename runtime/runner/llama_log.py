@@ -26,6 +26,7 @@ class LlamaLog:
         self.lines: deque[str] = deque(maxlen=200)
         self._errors: deque[str] = deque(maxlen=20)
         self.report = LoadReport()
+        self._is_loaded = False
         self._partial = ""
         self._level = 0
         self._callback = llama_cpp.llama_log_callback(self._log)
@@ -39,6 +40,10 @@ class LlamaLog:
         from llama_cpp import mtmd_cpp
 
         mtmd_cpp.mtmd_helper_log_set(self._callback, ctypes.c_void_p(0))
+
+    def end_report(self) -> None:
+        """The model is loaded: what is said of buffers from now on is said again."""
+        self._is_loaded = True
 
     @property
     def errors(self) -> tuple[str, ...]:
@@ -54,4 +59,5 @@ class LlamaLog:
             # ggml numbers the levels debug 1, info 2, warn 3, error 4.
             if self._level == self._ERROR:
                 self._errors.append(line[:2000])
-            self.report.read(line)
+            if not self._is_loaded:
+                self.report.read(line)

@@ -39,9 +39,12 @@ class Loaded:
     spec: LoadSpec
     model: LlamaModel
     context: LlamaContext
+    renderer: Renderer
     preparer: Preparer
+    """Of the variant without an id."""
     embedder: Embedder | None
     facts: Ready
+    log: LlamaLog
 
 
 def load(spec: LoadSpec, renderer: Renderer, report: Callable[[Loading], None]) -> Loaded | LoadFailed:
@@ -64,12 +67,9 @@ def _load(spec: LoadSpec, renderer: Renderer, log: LlamaLog, report: Callable[[L
     n_ctx = _context_length(spec, model, embeds)
     settings = _context_settings(spec, model, n_ctx, embeds)
     context = LlamaContext(model, settings, log)
-    if spec.adapters:
-        adapters = [(model.load_adapter(adapter.path, log), adapter.scale) for adapter in spec.adapters]
-        if not context.use_adapters(adapters):
-            raise LoadError("loading the adapters: llama.cpp cannot apply them to this model", log.errors)
     template = _template(spec, model, renderer)
     vision = None if embeds else _vision(spec, model, settings, log)
+    log.end_report()
     preparer = Preparer(
         model.vocab,
         renderer,
@@ -83,9 +83,11 @@ def _load(spec: LoadSpec, renderer: Renderer, log: LlamaLog, report: Callable[[L
         spec=spec,
         model=model,
         context=context,
+        renderer=renderer,
         preparer=preparer,
         embedder=_embedder(model, context, n_ctx) if embeds else None,
         facts=_facts(model, context, settings, template, log, sees=vision is not None),
+        log=log,
     )
 
 
@@ -176,19 +178,24 @@ def _threads(model: LlamaModel) -> int:
 
 
 def _template(spec: LoadSpec, model: LlamaModel, renderer: Renderer) -> TemplateFacts:
-    embedded = spec.template_jinja or model.chat_template
-    kind: TemplateKind = "go" if spec.template_go else "jinja" if embedded else ""
-    source = spec.template_go or embedded
-    vocab = model.vocab
-    used = source or stand_in([vocab.text(token) for token in vocab.controls]).template
-    facts = TemplateFacts(
-        kind=kind, source=source, for_chats=used, bos=vocab.text(vocab.bos), eos=vocab.text(vocab.eos)
-    )
+    facts = template_facts(model, go=spec.template_go, jinja=spec.template_jinja)
     try:
-        traits = renderer.describe("go" if kind == "go" else "jinja", used)
+        return replace(facts, traits=renderer.describe(facts.language, facts.for_chats))
     except BadTemplate:
         return facts  # raw prompts work all the same; a chat is answered with the reason
-    return replace(facts, traits=traits)
+
+
+def template_facts(model: LlamaModel, *, go: str, jinja: str) -> TemplateFacts:
+    """What is known of the template in use without its traits. ``go`` stands before ``jinja``, and that
+    before the model's own."""
+    embedded = jinja or model.chat_template
+    kind: TemplateKind = "go" if go else "jinja" if embedded else ""
+    source = go or embedded
+    vocab = model.vocab
+    used = source or stand_in([vocab.text(token) for token in vocab.controls]).template
+    return TemplateFacts(
+        kind=kind, source=source, for_chats=used, bos=vocab.text(vocab.bos), eos=vocab.text(vocab.eos)
+    )
 
 
 def _vision(spec: LoadSpec, model: LlamaModel, settings: ContextSettings, log: LlamaLog) -> Vision | None:

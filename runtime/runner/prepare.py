@@ -7,9 +7,10 @@ elsewhere.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from msgspec import structs
@@ -51,6 +52,10 @@ class TemplateFacts:
     eos: str = ""
     traits: TemplateTraits = field(default_factory=TemplateTraits)
 
+    @property
+    def language(self) -> Literal["go", "jinja"]:
+        return "go" if self.kind == "go" else "jinja"
+
     def marker_texts(self) -> list[str]:
         """Texts that a model writes to mark thoughts and calls, which may be control tokens."""
         if self.traits.is_harmony:
@@ -88,6 +93,18 @@ class Preparer:
         self._compiler = compiler
         self._n_ctx = n_ctx
         self._control_names = ControlNames(map(vocab.text, vocab.controls))
+        self._preserved = self._preserved_tokens()
+
+    @property
+    def template(self) -> TemplateFacts:
+        return self._template
+
+    def with_template(self, template: TemplateFacts) -> Self:
+        """One for the same model and another template."""
+        other = copy.copy(self)
+        other._template = template
+        other._preserved = other._preserved_tokens()
+        return other
 
     async def generation(self, request: Generate, owner: object) -> Generation:
         """The generation that answers ``request``.
@@ -111,6 +128,8 @@ class Preparer:
             top_logprobs=request.top_logprobs,
             return_context=request.return_context,
             single_call=not request.tool_choice.parallel,
+            preserved=self._preserved,
+            tenant=request.tenant,
         )
 
     async def render(self, request: Generate, *, whole: bool = False) -> tuple[str, int]:
@@ -123,16 +142,16 @@ class Preparer:
             prompt = await self._prompt(request)
         return prompt.text, len(prompt)
 
-    def preserved_tokens(self) -> list[int]:
+    def _preserved_tokens(self) -> frozenset[int]:
         """Control tokens that mark thoughts and calls: their text is needed, where that of others is not."""
         vocab = self._vocab
         controls = frozenset(vocab.controls)
-        return [
+        return frozenset(
             token
             for text in self._template.marker_texts()
             for token in vocab.tokenize(text, add_special=False, parse_special=True)
             if token in controls
-        ]
+        )
 
     def _check(self, request: Generate) -> None:
         check(request)
@@ -197,7 +216,7 @@ class Preparer:
             return await asyncio.to_thread(self._fill_in_the_middle, request)
         passages = shield.passages(text)
         files = [passage.image for passage in passages if passage.image is not None]
-        images = [await self._image(file) for file in files]
+        images = [await self._image(file, request.tenant) for file in files]
         parts = await asyncio.to_thread(self._parts, passages, images, begins=not request.context)
         text = "".join(passage.text for passage in passages)
         return Prompt.of_parts(text, (request.context, *parts))
@@ -226,9 +245,9 @@ class Preparer:
             del first[0]  # the template writes it, and the tokenizer adds it again
         return parts
 
-    async def _image(self, file: bytes) -> ImageParts:
+    async def _image(self, file: bytes, tenant: str) -> ImageParts:
         assert self._vision is not None
-        parts = await self._vision.read(file)
+        parts = await self._vision.read(file, tenant)
         for part in parts:
             if isinstance(part, ImagePiece) and not part.causal and len(part) > self._n_ubatch:
                 raise Unsupported(

@@ -184,6 +184,15 @@ class Renderer:
             raise BadTemplate(outcome.error)
         return outcome.traits
 
+    async def traits(self, kind: Kind, template: str) -> TemplateTraits:
+        """As `describe`, where there is an event loop."""
+        outcome = await self._outcome(
+            RenderJob(kind=kind, template=template, describe=True), is_strange=True
+        )
+        if outcome.error or outcome.traits is None:
+            raise BadTemplate(outcome.error)
+        return outcome.traits
+
     async def _ask(self, job: RenderJob | GrammarJob) -> RenderOutcome:
         if self._streams is None:
             self._socket.setblocking(False)

@@ -4,9 +4,10 @@ A file is llama.cpp's own format for the state of a sequence, which begins with 
 
     u32 magic "ggsq" · u32 version · u32 count · i32 tokens[count] · state
 
-Its name is the digest of all of it, so that a torn write or a flipped bit is found before llama.cpp reads the
-state. The folder is for one model, one build of the engine and one kind of KV cache; who makes it sees to
-that (`runtime.prefix_folders`).
+Its name says which scope it is of (see `generation.Generation.scope`), by its hash, and has the digest of
+all of it, keyed with that hash: a torn write, a flipped bit, or a file of another scope is found before
+llama.cpp reads the state. The folder is for one model, one build of the engine and one kind of KV cache; who
+makes it sees to that (`runtime.prefix_folders`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ SUFFIX, UNFINISHED = ".prefix", ".part"
 _MAGIC = 0x67677371
 _HEADER = struct.Struct("<III")
 _DIGEST_BYTES = 20
+_SCOPE_BYTES = 16
 _MAX_FILES = 256
 _MAX_SHARE = 2
 """No file may take more than this fraction (one half) of the budget: a few large ones would leave no room."""
@@ -54,6 +56,8 @@ class SequenceFiles(Protocol):
 @dataclass(frozen=True, slots=True)
 class SavedPrefix:
     path: Path
+    scope: str
+    """The hash of it, in hexadecimal."""
     tokens: TokenArray
     size: int
     """Bytes of the file."""
@@ -78,9 +82,10 @@ class SavedPrefixes:
         self._files = files
         self._saved = list(_scan(folder))
 
-    def best(self, prompt: TokenArray) -> tuple[SavedPrefix | None, int]:
-        """The one that shares the longest beginning with ``prompt`` and fits a slot, and that length."""
-        fitting = [saved for saved in self._saved if len(saved.tokens) <= self._capacity]
+    def best(self, prompt: TokenArray, scope: str = "") -> tuple[SavedPrefix | None, int]:
+        """The one of ``scope`` that shares the longest beginning with ``prompt`` and fits a slot, and that
+        length."""
+        fitting = [saved for saved in self._of(scope) if len(saved.tokens) <= self._capacity]
         if not fitting:
             return None, 0
         shared = [common_prefix(saved.tokens, prompt) for saved in fitting]
@@ -94,36 +99,38 @@ class SavedPrefixes:
         tokens = slot.tokens[: slot.size]
         if (tokens < 0).any():  # what stands for images is not text that another process can know again
             return False
-        covered = max((common_prefix(saved.tokens, tokens) for saved in self._saved), default=0)
+        covered = max((common_prefix(saved.tokens, tokens) for saved in self._of(slot.scope)), default=0)
         return slot.size - covered >= MIN_TOKENS and self._affordable(slot)
 
     def save(self, slot: Slot) -> bool:
         """Write what the slot holds, in place of those that it all but contains; whether that worked."""
-        tokens = slot.tokens[: slot.size].copy()
+        tokens, scope = slot.tokens[: slot.size].copy(), _hash(slot.scope)
         unfinished = self._folder / f"{os.getpid()}-{slot.seq}{UNFINISHED}"
         try:
             if not self._files.save_state(slot.seq, unfinished, tokens):
                 raise OSError("llama.cpp cannot write the state")
             size = unfinished.stat().st_size
-            path = self._folder / f"{_digest(unfinished)}{SUFFIX}"
-            self._make_room(size, tokens)
+            path = self._folder / f"{scope}-{_digest(unfinished, scope)}{SUFFIX}"
+            self._make_room(size, tokens, slot.scope)
             unfinished.rename(path)
         except OSError as error:
             logger.warning("saving a prefix of %d tokens: %s", len(tokens), error)
             with contextlib.suppress(OSError):
                 unfinished.unlink(missing_ok=True)
             return False
-        self._saved.append(SavedPrefix(path, tokens, size))
+        self._saved.append(SavedPrefix(path, scope, tokens, size))
         return True
 
-    def restore(self, saved: SavedPrefix, slot: Slot) -> bool:
-        """Fill ``slot``, which must be free; on failure it is empty, and the file gone."""
+    def restore(self, saved: SavedPrefix, slot: Slot, scope: str = "") -> bool:
+        """Fill ``slot``, which must be free, with what is saved of ``scope``; on failure it is empty, and
+        the file gone."""
         slot.cut(0)
+        slot.scope = scope
         # Under this name a file that crashes llama.cpp is not tried again by the next runner.
         tried = self._folder / f"{os.getpid()}-{slot.seq}{UNFINISHED}"
         try:
             saved.path.rename(tried)
-            sound = _digest(tried) == saved.path.stem
+            sound = f"{_hash(scope)}-{_digest(tried, saved.scope)}" == saved.path.stem
             tokens = self._files.load_state(slot.seq, tried, self._capacity) if sound else None
             if tokens is None or not np.array_equal(tokens, saved.tokens):
                 tried.unlink()
@@ -140,8 +147,13 @@ class SavedPrefixes:
     def _affordable(self, slot: Slot) -> bool:
         return self._files.state_size(slot.seq) * _MAX_SHARE <= self._budget
 
-    def _make_room(self, size: int, tokens: TokenArray) -> None:
-        for saved in list(self._saved):
+    def _of(self, scope: str) -> list[SavedPrefix]:
+        """Without a scope, too, is a scope."""
+        wanted = _hash(scope)
+        return [saved for saved in self._saved if saved.scope == wanted]
+
+    def _make_room(self, size: int, tokens: TokenArray, scope: str) -> None:
+        for saved in self._of(scope):
             if len(saved.tokens) - common_prefix(saved.tokens, tokens) < MIN_TOKENS:
                 self._forget(saved)
         by_age = sorted(self._saved, key=lambda saved: _used_at(saved.path))
@@ -190,15 +202,23 @@ def _read_header(path: Path) -> SavedPrefix | None:
             magic, _, count = _HEADER.unpack(head)  # the version is llama.cpp's to check
             if magic != _MAGIC or count * 4 > size - _HEADER.size:
                 return None
-            return SavedPrefix(path, np.frombuffer(file.read(count * 4), np.int32), size)
+            scope = path.stem.partition("-")[0]
+            return SavedPrefix(path, scope, np.frombuffer(file.read(count * 4), np.int32), size)
     except OSError:
         return None
 
 
-def _digest(path: Path) -> str:
-    """Raises: OSError."""
+def _hash(scope: str) -> str:
+    return hashlib.blake2b(scope.encode(), digest_size=_SCOPE_BYTES).hexdigest()
+
+
+def _digest(path: Path, scope: str) -> str:
+    """Of a file of the scope with this hash. Raises: OSError."""
+    key = scope.encode()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)).hexdigest()
+        return hashlib.file_digest(
+            file, lambda: hashlib.blake2b(key=key, digest_size=_DIGEST_BYTES)
+        ).hexdigest()
 
 
 def _used_at(path: Path) -> float:

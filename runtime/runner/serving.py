@@ -4,6 +4,7 @@ only."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -21,7 +22,9 @@ from ..errors import QueueFull, Unsupported, failure_code
 from ..frame import REQUESTS, BadFrame, receive_frame, unpack
 from ..memory import resident_memory
 from ..protocol import (
+    AddVariant,
     Cancel,
+    ControlMessage,
     Detokenize,
     Detokenized,
     Embed,
@@ -37,14 +40,20 @@ from ..protocol import (
     RunnerStatus,
     Scores,
     Status,
+    StatusMessage,
     Tokenize,
     Tokens,
     Usage,
+    Variant,
+    VariantAdded,
+    VariantRefused,
 )
 from .connection import Connection
+from .control import Control
 from .engine import Delivery, Engine, EngineSettings
 from .loading import Loaded
 from .saved_prefixes import SavedPrefixes
+from .variants import Variants
 
 _MAX_CONNECTIONS = 1024
 _MAX_TOKENS = 1_000_000
@@ -54,14 +63,21 @@ EXIT_ENGINE_FAILED = 70
 _EvaluatedT = TypeVar("_EvaluatedT")
 
 
-def serve(loaded: Loaded, socket_path: str, on_listening: Callable[[], None]) -> None:
-    """Serve until SIGTERM or the end of stdin. ``on_listening`` is called once clients can connect."""
-    asyncio.run(_Server(loaded).run(socket_path, on_listening))
+def serve(
+    loaded: Loaded,
+    socket_path: str,
+    on_listening: Callable[[], None],
+    report: Callable[[StatusMessage], None],
+) -> None:
+    """Serve until SIGTERM or the end of stdin. ``on_listening`` is called once clients can connect,
+    ``report`` tells the keeper what became of its messages."""
+    asyncio.run(_Server(loaded, report).run(socket_path, on_listening))
 
 
 class _Server:
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, report: Callable[[StatusMessage], None]) -> None:
         self._loaded = loaded
+        self._report = report
         self._connections: set[Connection] = set()
         self._preparing = 0
         self._embedder_thread = ThreadPoolExecutor(1, "embedder")
@@ -73,12 +89,17 @@ class _Server:
         self._embedded_tokens = 0
         self._stop = asyncio.Event()
         self._engine = _engine(loaded, self._deliver) if loaded.embedder is None else None
+        evaluates = self._engine or loaded.embedder
+        assert evaluates is not None
+        self._variants = Variants(loaded, evaluates.adapters, self._alone)
+        self._control = Control(self._take_control, self._parent_gone)
+        self._adding: set[asyncio.Task[None]] = set()
 
     async def run(self, socket_path: str, on_listening: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         self._loop.add_signal_handler(signal.SIGINT, lambda: None)
-        self._loop.add_reader(0, self._parent_spoke)
+        self._loop.add_reader(self._control.fd, self._control.read)
         thread = threading.Thread(target=self._run_engine, name="engine", daemon=True)
         thread.start()
         server = await asyncio.start_unix_server(self._serve_connection, socket_path)
@@ -115,11 +136,38 @@ class _Server:
         for connection, events in by_connection.items():
             connection.send(events)
 
-    def _parent_spoke(self) -> None:
-        """The parent says nothing after the spec, so this is the end of stdin."""
-        if not os.read(0, 4096):
-            self._loop.remove_reader(0)
-            self._stop.set()
+    # The keeper
+
+    def _take_control(self, message: ControlMessage, files: list[int]) -> None:
+        if not isinstance(message, AddVariant):
+            self._variants.drop(message.id)
+            return
+        task = asyncio.ensure_future(self._add_variant(message.variant, files))
+        self._adding.add(task)
+        task.add_done_callback(self._adding.discard)
+
+    async def _add_variant(self, variant: Variant, files: list[int]) -> None:
+        reply: StatusMessage = VariantAdded(id=variant.id)
+        try:
+            await self._variants.add(variant, files)
+        except LadingError as error:
+            reply = VariantRefused(
+                id=variant.id, code=failure_code(error), message=error.message, hint=error.hint or ""
+            )
+        with contextlib.suppress(OSError):  # the keeper is gone, and so are we in a moment
+            self._report(reply)
+
+    def _parent_gone(self) -> None:
+        self._loop.remove_reader(self._control.fd)
+        self._stop.set()
+
+    async def _alone(self, errand: Callable[[], None]) -> None:
+        """Do something while nothing is evaluated, in the thread that evaluates."""
+        if self._engine is not None:
+            await asyncio.wrap_future(self._engine.between_steps(errand))
+            return
+        async with self._embedding:
+            await asyncio.to_thread(errand)
 
     # Connections
 
@@ -185,7 +233,8 @@ class _Server:
                 await self._generate(connection, request)
                 return None
             case Render():
-                text, tokens = await self._loaded.preparer.render(request.request, whole=request.whole)
+                preparer = self._variants.find(request.request.variant).preparer
+                text, tokens = await preparer.render(request.request, whole=request.whole)
                 return Rendered(id=request.id, prompt=text, tokens=tokens)
             case Tokenize():
                 return await self._tokenize(request)
@@ -196,6 +245,7 @@ class _Server:
             case Rank():
                 return await self._rank(request)
             case Status():
+                self._variants.tidy()
                 return self._status(request)
         raise AssertionError(request)
 
@@ -208,11 +258,17 @@ class _Server:
                 f"generating: {self._loaded.spec.max_queue} requests wait already",
                 hint="try again later, or raise the queue's length or the number of parallel requests",
             )
+        variant = self._variants.find(request.variant)
         self._preparing += 1
+        variant.use.begin()
         try:
-            generation = await self._loaded.preparer.generation(request, connection)
+            generation = await variant.preparer.generation(request, connection)
+        except BaseException:
+            variant.use.give_up()
+            raise
         finally:
             self._preparing -= 1
+        generation.adapters, generation.use = variant.adapters, variant.use
         connection.generating.add(request.id)
         engine.submit(generation)
 
@@ -237,11 +293,17 @@ class _Server:
         embedder = self._loaded.embedder
         if embedder is None:
             raise Unsupported("embedding texts: this model does not make embeddings")
-        vectors, tokens = await self._in_turn(
-            lambda goes_on: embedder.embed(
-                request.texts, truncate=request.truncate, dimensions=request.dimensions, goes_on=goes_on
+        variant = self._variants.find(request.variant)
+        with variant.use.counted():
+            vectors, tokens = await self._in_turn(
+                lambda goes_on: embedder.embed(
+                    request.texts,
+                    truncate=request.truncate,
+                    dimensions=request.dimensions,
+                    adapters=variant.adapters,
+                    goes_on=goes_on,
+                )
             )
-        )
         self._note_embedded(tokens)
         return Embeddings(id=request.id, vectors=tuple(vectors), prompt_tokens=tokens)
 
@@ -249,9 +311,13 @@ class _Server:
         embedder = self._loaded.embedder
         if embedder is None:
             raise Unsupported("ranking documents: this model does not rank")
-        scores, tokens = await self._in_turn(
-            lambda goes_on: embedder.rank(request.query, request.documents, goes_on=goes_on)
-        )
+        variant = self._variants.find(request.variant)
+        with variant.use.counted():
+            scores, tokens = await self._in_turn(
+                lambda goes_on: embedder.rank(
+                    request.query, request.documents, adapters=variant.adapters, goes_on=goes_on
+                )
+            )
         self._note_embedded(tokens)
         return Scores(id=request.id, scores=tuple(scores), prompt_tokens=tokens)
 
@@ -297,6 +363,7 @@ class _Server:
             eval_tokens=counters.eval_tokens if counters else 0,
             steps=counters.steps if counters else 0,
             memory_rss=resident_memory(),
+            variants=self._variants.uses(),
         )
 
 
@@ -321,5 +388,4 @@ def _engine(loaded: Loaded, deliver: Callable[[list[Delivery]], None]) -> Engine
         deliver,
         saved=saved,
         sliding_window=loaded.model.sliding_window,
-        preserved=loaded.preparer.preserved_tokens(),
     )

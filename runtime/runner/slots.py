@@ -1,11 +1,11 @@
 """Slots: where a generation's tokens live in the model's memory, and which tokens an earlier one has left
 there.
 
-A new prompt shares the longest beginning that any slot already holds. If that slot is free and most of what
-it holds is shared, the prompt simply continues there. Otherwise the least recently used slot is taken and
-the shared beginning is copied into it, if copying is cheaper than evaluating. Reuse never changes what is
-computed, only whether it is computed again: whatever the model's memory cannot cut exactly is dropped and
-evaluated anew.
+A new prompt shares the longest beginning that any slot of its scope already holds. If that slot is free and
+most of what it holds is shared, the prompt simply continues there. Otherwise the least recently used slot is
+taken and the shared beginning is copied into it, if copying is cheaper than evaluating. Reuse never changes
+what is computed, only whether it is computed again: whatever the model's memory cannot cut exactly is
+dropped and evaluated anew.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class Slot:
     busy: bool = False
     last_used: int = 0
     """Counts admissions; 0: never."""
+    scope: str = ""
+    """Whose prompts may use what it holds; see `generation.Generation.scope`."""
 
     def __post_init__(self) -> None:
         self.positions = np.arange(len(self.tokens), dtype=np.int32)
@@ -78,7 +80,7 @@ class Slot:
         """Note the same as ``other``."""
         self.tokens[: other.size] = other.tokens[: other.size]
         self.positions[: other.size] = other.positions[: other.size]
-        self.size, self.end = other.size, other.end
+        self.size, self.end, self.scope = other.size, other.end, other.scope
 
     def _note(self, tokens: Sequence[int] | TokenArray, positions: TokenArray) -> None:
         start, self.size = self.size, self.size + len(tokens)
@@ -109,20 +111,22 @@ class SlotTable:
     def has_free(self) -> bool:
         return any(not slot.busy for slot in self.slots)
 
-    def best_match(self, prompt: TokenArray) -> int:
-        """Length of the longest beginning of ``prompt`` that any slot holds."""
-        return max(common_prefix(slot.tokens[: slot.size], prompt) for slot in self.slots)
+    def best_match(self, prompt: TokenArray, scope: str = "") -> int:
+        """Length of the longest beginning of ``prompt`` that any slot of the scope holds."""
+        alike = [slot for slot in self.slots if slot.scope == scope]
+        return max((common_prefix(slot.tokens[: slot.size], prompt) for slot in alike), default=0)
 
     def least_recently_used(self) -> Slot:
         """Of those that are free; there must be one."""
         return min((slot for slot in self.slots if not slot.busy), key=lambda slot: slot.last_used)
 
-    def take(self, prompt: TokenArray) -> Slot:
-        """A free slot, made busy, holding a beginning of ``prompt``: possibly empty, never all of it.
+    def take(self, prompt: TokenArray, scope: str = "") -> Slot:
+        """A free slot, made busy, holding a beginning of ``prompt`` that was evaluated in the same scope:
+        possibly empty, never all of it.
 
         At least the last token is left to evaluate, for its output. There must be a free slot.
         """
-        shared = {slot.seq: self._shared(slot, prompt) for slot in self.slots}
+        shared = {slot.seq: self._shared(slot, prompt) if slot.scope == scope else 0 for slot in self.slots}
         source = max(self.slots, key=lambda slot: (shared[slot.seq], not slot.busy))
         free = [slot for slot in self.slots if not slot.busy]
         best_free = max(free, key=lambda slot: (shared[slot.seq], -slot.last_used))
@@ -131,7 +135,8 @@ class SlotTable:
             target = self.least_recently_used()
         if shared[source.seq] - shared[target.seq] > self.copy_cost_tokens:
             self._copy(source, target)
-        self._cut(target, self._shared(target, prompt))
+        self._cut(target, self._shared(target, prompt) if target.scope == scope else 0)
+        target.scope = scope
         self._admissions += 1
         target.last_used = self._admissions
         target.busy = True

@@ -28,15 +28,16 @@ class Vision:
         self._size = 0
         self._thread = ThreadPoolExecutor(1, "vision")
 
-    async def read(self, file: bytes) -> ImageParts:
-        """What the picture in ``file`` is in a prompt.
+    async def read(self, file: bytes, tenant: str = "") -> ImageParts:
+        """What the picture in ``file`` is in a prompt. What was made of a tenant's is kept for that tenant
+        alone, as prefixes are.
 
         Raises: BadRequest; RunnerFault where llama.cpp fails.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, file)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, file, tenant)
 
-    def _read(self, file: bytes) -> ImageParts:
-        key = hashlib.sha256(file).digest()
+    def _read(self, file: bytes, tenant: str) -> ImageParts:
+        key = hashlib.sha256(file).digest() + tenant.encode()
         parts = self._seen.get(key)
         if parts is None:
             parts = self._seen[key] = self._projector.read(read_picture(file))

@@ -14,6 +14,7 @@ import pytest
 from live_runner import ask, chat
 from load_gate import LoadGate
 from model_shelf import ModelShelf
+from msgspec import structs
 
 from lading.oci.errors import BadReference
 from lading.runtime.client import RunnerClient
@@ -42,7 +43,7 @@ def answer(grant: Grant) -> str:
     async def go() -> str:
         client = await RunnerClient.connect(grant.socket_path)
         try:
-            return (await ask(client, PARIS)).text
+            return (await ask(client, structs.replace(PARIS, variant=grant.variant))).text
         finally:
             await client.aclose()
 

@@ -13,7 +13,7 @@ from lading.runtime.load_plan import LoadPlan, ModelFiles
 from lading.runtime.model_shape import read_shape
 from lading.runtime.options import Options
 from lading.runtime.placement import Device
-from lading.runtime.protocol import Adapter
+from lading.runtime.protocol import Adapter, Variant
 from lading.runtime.settings import RuntimeSettings
 
 TRAINED = 8192
@@ -40,7 +40,8 @@ def plan(
             weights=("/w",),
             weights_size=1000,
             shape=read_shape(metadata),
-            adapters=(Adapter(path="/a"),),
+            adapters_size=500,
+            variant=Variant(adapters=(Adapter(path="/a", digest="sha256:a"),)),
         ),
         options=msgspec.structs.replace(Options(), **options),
         settings=settings or RuntimeSettings(),
@@ -96,7 +97,7 @@ def test_what_the_runner_is_told() -> None:
         threads=3, kv_cache_type="q8_0", flash_attention="on", max_queue=9, sandbox=False
     )
     spec = plan(settings=settings, num_ctx=1024, num_gpu=0).spec(4, socket_path="/s", parent_pid=7)
-    assert (spec.weights, spec.adapters) == (("/w",), (Adapter(path="/a"),))
+    assert spec.weights == ("/w",)
     assert (spec.n_ctx, spec.n_parallel, spec.n_batch, spec.n_gpu_layers) == (1024, 4, 512, 0)
     assert (spec.n_threads, spec.kv_cache_type, spec.flash_attention) == (3, "q8_0", "on")
     assert (spec.max_queue, spec.sandbox, spec.socket_path, spec.parent_pid) == (9, "off", "/s", 7)

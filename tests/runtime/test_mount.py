@@ -55,7 +55,7 @@ def test_everything_that_running_takes(shelf: ModelShelf, tiny_chat: Path) -> No
     assert model.facts.capabilities == ("completion", "tools", "thinking")
     assert model.facts.context_length == model.files.shape.context_length == 2048
     assert model.template_kind == "jinja"
-    assert model.files.template_jinja == "", "the GGUF's own needs no handing over"
+    assert model.files.variant.template_jinja == "", "the GGUF's own needs no handing over"
     assert 0 < tiny_chat.stat().st_size - model.size < 200_000, "tensor data without the header"
 
 
@@ -64,18 +64,19 @@ def test_words_do_not_change_which_runner_serves(shelf: ModelShelf) -> None:
     assert mounted(shelf, "terse").files == mounted(shelf, "tiny").files
 
 
-def test_the_template_in_use_decides_which_runner_serves(shelf: ModelShelf) -> None:
+def test_the_template_in_use_decides_by_which_variant_a_runner_serves(shelf: ModelShelf) -> None:
     template = "{{ .System }} {{ .Prompt }} {{ .Tools }} {{ .ToolCalls }} <tool_response>"
     shelf.create("old", f'FROM tiny\nTEMPLATE """{template}"""\n')
     old = mounted(shelf, "old")
     assert old.files.key == mounted(shelf, "tiny").files.key
-    assert (old.template_kind, bool(old.files.template_go)) == ("jinja", False), (
+    assert (old.template_kind, bool(old.files.variant.template_go)) == ("jinja", False), (
         "jinja can do more: it thinks"
     )
     forced = mount(shelf.store, Reference.parse("old"), template="go")
-    assert (forced.template_kind, forced.files.template_go[:12]) == ("go", "{{ .System }")
+    assert (forced.template_kind, forced.files.variant.template_go[:12]) == ("go", "{{ .System }")
     assert forced.facts.capabilities == ("completion", "tools")
-    assert forced.files.key != old.files.key
+    assert forced.files.key == old.files.key
+    assert forced.files.variant != old.files.variant
 
 
 def test_names_follow_the_reference_not_the_cache(shelf: ModelShelf) -> None:

@@ -23,6 +23,7 @@ import ctypes, json, os, signal, socket, subprocess, sys, threading
 model, other, folder, output = sys.argv[1:5]
 from lading.runtime.runner.sandbox import confine, forbid_privileges
 
+handed = os.open(other, os.O_RDONLY)  # as if it had come over the control channel
 in_force = [*forbid_privileges(), *confine(files=(model,), socket_folder=folder, overwrite=output)]
 results = {}
 
@@ -59,6 +60,8 @@ for name, action in {
     "read the model": lambda: open(model, "rb").read(4),
     "write the model": lambda: open(model, "r+b"),
     "read another file": lambda: open(other, "rb").read(),
+    "read what it was handed": lambda: os.pread(handed, 4, 0),
+    "open anew what it was handed": lambda: open(f"/proc/self/fd/{handed}", "rb"),
     "read the passwords": lambda: open("/etc/passwd").read(),
     "read another's environment": lambda: open(f"/proc/{os.getppid()}/environ", "rb").read(),
     "list the root": lambda: os.listdir("/"),
@@ -91,6 +94,7 @@ print(json.dumps([in_force, results]))
 DONE = {
     "read the model",
     "overwrite its output",
+    "read what it was handed",
     "make its socket",
     "import a module",
     "start a thread",
@@ -99,6 +103,7 @@ DONE = {
 NEEDS_LANDLOCK = {
     "write the model",
     "read another file",
+    "open anew what it was handed",
     "read the passwords",
     "read another's environment",
     "list the root",

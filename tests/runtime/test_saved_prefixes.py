@@ -48,10 +48,8 @@ def life(model: Path, folder: Path | None, *prompts: str, budget: int = BUDGET) 
     ) as runner:
         assert runner.ready, runner.failure
         answers = asyncio.run(talk(runner))
-        assert runner.process.stdin is not None
-        runner.process.stdin.close()
+        runner.control.close()
         assert runner.process.wait(30) == 0
-        runner.process.stdin = None
     return answers
 
 

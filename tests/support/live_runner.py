@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,8 @@ from lading.runtime import frame
 from lading.runtime.client import RunnerClient, StreamEvent
 from lading.runtime.options import Options
 from lading.runtime.protocol import (
+    AddVariant,
+    DropVariant,
     End,
     Generate,
     LoadFailed,
@@ -29,6 +32,9 @@ from lading.runtime.protocol import (
     Text,
     Thinking,
     ToolCall,
+    Variant,
+    VariantAdded,
+    VariantRefused,
 )
 
 GREEDY = Options(temperature=0.0)
@@ -39,10 +45,30 @@ class LiveRunner:
     """A runner that is ready, or `failure` why it is not."""
 
     process: subprocess.Popen[bytes]
+    control: socket.socket
+    """The other end of its stdin."""
     socket: Path
     progress: list[float]
     ready: Ready | None = None
     failure: LoadFailed | None = None
+
+    def add_variant(self, variant: Variant) -> VariantAdded | VariantRefused:
+        """Hand a variant over, its files as descriptors, and wait for what becomes of it."""
+        files = [os.open(adapter.path, os.O_RDONLY) for adapter in variant.adapters]
+        message = frame.pack(AddVariant(variant=variant))
+        sent = socket.send_fds(self.control, [message], files)
+        self.control.sendall(message[sent:])
+        for fd in files:
+            os.close(fd)
+        assert self.process.stdout is not None
+        body = frame.read_frame(self.process.stdout)
+        assert body is not None, "the runner has ended"
+        reply = frame.unpack(frame.STATUS, body)
+        assert isinstance(reply, VariantAdded | VariantRefused)
+        return reply
+
+    def drop_variant(self, name: str) -> None:
+        self.control.sendall(frame.pack(DropVariant(id=name)))
 
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncIterator[RunnerClient]:
@@ -59,26 +85,28 @@ def live_runner(model: Path, **settings: Any) -> Iterator[LiveRunner]:
     with tempfile.TemporaryDirectory(prefix="runner") as folder:
         path = Path(folder) / "socket"
         spec = LoadSpec(socket_path=str(path), weights=(str(model),), parent_pid=os.getpid(), **settings)
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "lading.runtime.runner"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        runner = LiveRunner(process, path, [])
+        control, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "lading.runtime.runner"],
+                stdin=theirs.fileno(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        runner = LiveRunner(process, control, path, [])
         try:
             _start(runner, spec)
             yield runner
         finally:
             process.kill()
+            control.close()
             _, errors = process.communicate()
             print(errors.decode(errors="replace"), file=sys.stderr)  # shown with a test that fails
 
 
 def _start(runner: LiveRunner, spec: LoadSpec) -> None:
-    assert runner.process.stdin is not None and runner.process.stdout is not None
-    runner.process.stdin.write(frame.pack(spec))
-    runner.process.stdin.flush()
+    assert runner.process.stdout is not None
+    runner.control.sendall(frame.pack(spec))
     while (body := frame.read_frame(runner.process.stdout)) is not None:
         message = frame.unpack(frame.STATUS, body)
         if isinstance(message, Loading):
