@@ -84,6 +84,7 @@ def server_settings(
         metrics=settings["metrics"],
         api_keys=key_file_path(settings),
         api_key=settings["api_key"] or "",
+        shared_prefixes=settings["shared_prefixes"],
         tls=_tls(settings),
         behind_proxy=settings["behind_proxy"],
         insecure_no_auth=settings["insecure_no_auth"],

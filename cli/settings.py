@@ -248,6 +248,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(name="prefix_cache", parse=_bytes, expected="a size such as 2GB", default=0,
             meaning="disk for long prompts, kept evaluated, so that a model loaded again knows them;"
                     " 0 means none; they are in `$XDG_CACHE_HOME/lading/prefixes`"),
+    Setting(name="shared_prefixes", parse=_switch, expected="true or false", default=False,
+            meaning="whether what was evaluated for one API key's prompts serves those of others, too:"
+                    " faster, but tells them what begins alike"),
     Setting(name="workers", parse=_whole, expected="a whole number", default=1,
             meaning="web worker processes"),
     Setting(name="origins", parse=_names, expected="origins, separated by commas", default=(),

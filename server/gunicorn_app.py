@@ -31,6 +31,7 @@ from .access.allowance import Allowances
 from .access.exposure import require_protection
 from .access.gate import Gate
 from .access.key_ring import KeyRing
+from .access.tenant import current_tenant
 from .app import create_app
 from .body_limit import BodyLimit
 from .catalogue import Catalogue
@@ -118,7 +119,7 @@ def web_app(settings: ServerSettings, keeper_socket: Path) -> Application:
     store = Store.open(settings.store_root)
     names = Names(settings.runtime.default_registry, settings.runtime.default_namespace)
     keeper = KeeperClient(keeper_socket)
-    inference = Inference(keeper)
+    inference = Inference(keeper, tenant=_everybody if settings.shared_prefixes else current_tenant)
     figures = Metrics(_metrics_folder(keeper_socket), names) if settings.metrics else None
     services = Services(
         settings=settings,
@@ -282,6 +283,10 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         keys = KeyRing(self._settings.api_keys, self._settings.api_key).required()
         facts = {"version": __version__, "keys": "required" if keys else "none"}
         log.info("listening on %s://%s:%d", scheme, shown, port, extra={"facts": facts})
+
+
+def _everybody() -> str:
+    return ""
 
 
 def _metrics_folder(keeper_socket: Path) -> Path:

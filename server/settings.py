@@ -81,6 +81,8 @@ class ServerSettings:
     """The file of API keys, which need not exist. While there is none, nor `api_key`, nobody needs a key."""
     api_key: str = field(default="", repr=False)
     """One more key, which may do everything. "": there is none."""
+    shared_prefixes: bool = False
+    """Reuse what was evaluated for one key's prompts for those of others."""
     tls: TlsSettings | None = None
     behind_proxy: bool = False
     """Something in front of the server has TLS and knows the clients' addresses."""

@@ -18,6 +18,7 @@ from .key_ring import KeyRing
 from .presented import presented_secret
 from .role import Role
 from .stay import bounded_stay
+from .tenant import enter_tenant
 
 _CHALLENGES = {Dialect.REGISTRY: 'Basic realm="lading"'}
 _BEARER = 'Bearer realm="lading"'
@@ -44,6 +45,7 @@ class Gate:
         self._keep_alive_s = keep_alive_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        enter_tenant(None)
         if scope["type"] != "http" or not self._ring.required():
             await self._app(scope, receive, send)
             return
@@ -55,6 +57,7 @@ class Gate:
         try:
             key = self._admit(scope, operation)
             self._allowances.enter(key)
+            enter_tenant(key)
         except KeyRequired as error:
             note(scope, refused="key")
             challenge = _CHALLENGES.get(dialect_of(scope["path"]), _BEARER)

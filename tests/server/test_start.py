@@ -95,8 +95,9 @@ def test_a_server_is_ready_once_its_models_are_loaded(home: Path, tmp_path: Path
             {"model": "absent", "state": "failed", "error": "model 'absent:latest' not found"},
             {"model": "tiny", "state": "ready"},
         ]
-        [row] = server.call("GET", "/api/ps").json()["models"]
-        assert row["pinned"] is True, "one runner serves both, with the context that was asked for last"
+        rows = server.call("GET", "/api/ps").json()["models"]
+        assert {row["name"]: row.get("pinned") for row in rows} == {"other:latest": True, "tiny:latest": None}
+        assert len(runners(server)) == 1, "which serves both"
         assert "loading absent at the start" in server.log
         _never_goes(server)
         refused = server.post("/api/generate", {"model": "other", "keep_alive": 0})
