@@ -10,6 +10,7 @@ from .errors import BadRequest
 from .options import Options
 from .protocol import Generate
 
+_MAX_TENANT = 64
 _MAX_STOPS = 64
 _MAX_STOP = 1024
 _MAX_TOOLS = 512
@@ -23,6 +24,8 @@ def check(request: Generate) -> None:
         raise BadRequest("reading the request: expected messages or a prompt")
     if request.raw and request.prompt is None:
         raise BadRequest("reading the request: raw needs a prompt")
+    if len(request.tenant) > _MAX_TENANT:
+        raise BadRequest(f"reading tenant: expected at most {_MAX_TENANT} characters")
     _check_images(request)
     if not 0 <= request.top_logprobs <= _MAX_TOP_LOGPROBS:
         raise BadRequest(

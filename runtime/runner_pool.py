@@ -381,13 +381,14 @@ class RunnerPool:
             self._hurry.notify_all()
 
     def _forget_variant(self, slot: Slot, variant: VariantSlot) -> None:
-        """It is not in the runner; neither are its models. Those that are pinned are still wanted."""
+        """It is not in the runner; neither are its models, even those that were to stay."""
         digest = variant.plan.facts.digest
         if slot.variants.get(digest) is variant:
             del slot.variants[digest]
             for name, model in list(slot.models.items()):
-                if model.variant == digest and not model.pinned:
+                if model.variant == digest:
                     del slot.models[name]
+                    self._pinned.get(slot.plan.key, {}).pop(name, None)
 
     def _make_room_for_adapters(self, slot: Slot, plan: LoadPlan) -> bool:
         """Whether there is room for them now; else somebody has been asked to go.

@@ -135,7 +135,7 @@ class RunnerProcess:
             with contextlib.ExitStack() as files:
                 fds = [files.enter_context(_opened(self.name, adapter.path)) for adapter in variant.adapters]
                 self._tell(AddVariant(variant=variant), fds)
-            return self._wait_for_variant(variant.id, deadline, timeout_s)
+            self._wait_for_variant(variant.id, deadline, timeout_s)
         finally:
             with self._changed:
                 del self._variants[variant.id]
