@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -95,9 +96,18 @@ def test_ollamas_dialect_keeps_them_apart_as_well(locked: LiveServer) -> None:
     text = f"ollama: {SECRET}"
     for key in ("alice", "bob", "alice", "bob"):
         post(locked, key, "/api/generate", {"prompt": text, "stream": False, "options": {"num_predict": 2}})
-    lines = [json.loads(line) for line in locked.log.splitlines() if line.startswith("{")]
-    cached = [line["cached_tokens"] for line in lines if line.get("path") == "/api/generate"]
+    deadline = time.monotonic() + 30
+    while len(cached := _logged(locked, "/api/generate")) < 4:  # a line comes after the answer
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert [count > 100 for count in cached] == [False, False, True, True]
+
+
+def _logged(server: LiveServer, path: str) -> list[int]:
+    """How many tokens were cached, of each request in the log."""
+    whole = server.log.rpartition("\n")[0]
+    lines = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+    return [line["cached_tokens"] for line in lines if line.get("path") == path]
 
 
 def test_a_setting_shares_them(tmp_path: Path) -> None:
