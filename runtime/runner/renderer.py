@@ -186,9 +186,7 @@ class Renderer:
 
     async def traits(self, kind: Kind, template: str) -> TemplateTraits:
         """As `describe`, where there is an event loop."""
-        outcome = await self._outcome(
-            RenderJob(kind=kind, template=template, describe=True), is_strange=True
-        )
+        outcome = await self._outcome(RenderJob(kind=kind, template=template, describe=True), is_strange=True)
         if outcome.error or outcome.traits is None:
             raise BadTemplate(outcome.error)
         return outcome.traits

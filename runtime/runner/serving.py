@@ -166,8 +166,7 @@ class _Server:
         if self._engine is not None:
             await asyncio.wrap_future(self._engine.between_steps(errand))
             return
-        async with self._embedding:
-            await asyncio.to_thread(errand)
+        await self._loop.run_in_executor(self._embedder_thread, errand)
 
     # Connections
 
