@@ -8,16 +8,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import BadTemplate
+from ..options import drafted_together
 from ..placement import place
 from ..processors import usable_cores
 from ..protocol import FailureCode, LoadFailed, Loading, LoadSpec, Ready, TemplateKind
 from .constraint import ConstraintCompiler
 from .devices import gpu_devices
+from .draft_model import DraftModel, difference
 from .embedding import Embedder
+from .guess import Guesser
 from .llama import NO_TOKEN, LlamaModel, LoadError, ModelSettings
 from .llama_context import ContextError, ContextSettings, LlamaContext
 from .llama_log import LlamaLog, start_backend
 from .prepare import Preparer, TemplateFacts
+from .prompt_lookup import PromptLookup
 from .renderer import Renderer
 from .stand_in import stand_in
 
@@ -41,7 +45,19 @@ class Loaded:
     context: LlamaContext
     preparer: Preparer
     embedder: Embedder | None
+    drafts: Drafts
     facts: Ready
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drafts:
+    """Who drafts, and how much. ``guesser`` None: nobody, for the reason given, if it was asked for."""
+
+    guesser: Guesser | None = None
+    is_model: bool = False
+    most: int = 0
+    """Tokens of one draft."""
+    reason: str = ""
 
 
 def load(spec: LoadSpec, renderer: Renderer, report: Callable[[Loading], None]) -> Loaded | LoadFailed:
@@ -58,11 +74,18 @@ def load(spec: LoadSpec, renderer: Renderer, report: Callable[[Loading], None]) 
 
 
 def _load(spec: LoadSpec, renderer: Renderer, log: LlamaLog, report: Callable[[Loading], None]) -> Loaded:
-    model = LlamaModel(_model_settings(spec), log, _Progress(report))
+    chosen = _model_settings(spec)
+    # First, so that what the log reports last is said of the model itself.
+    helper = _draft_model(spec, chosen, log, report) if spec.draft and spec.n_draft else None
+    model = LlamaModel(chosen, log, _Progress(report))
     _refuse_unsupported(spec, model)
     embeds = _embeds(spec, model)
     n_ctx = _context_length(spec, model, embeds)
     settings = _context_settings(spec, model, n_ctx, embeds)
+    drafts = _drafts(spec, model, helper, settings, log)
+    if drafts.guesser:
+        n_drafted = min(drafted_together(settings.n_seq, drafts.most), settings.n_batch - settings.n_seq)
+        settings = replace(settings, n_drafted=n_drafted)
     context = LlamaContext(model, settings, log)
     if spec.adapters:
         adapters = [(model.load_adapter(adapter.path, log), adapter.scale) for adapter in spec.adapters]
@@ -85,7 +108,8 @@ def _load(spec: LoadSpec, renderer: Renderer, log: LlamaLog, report: Callable[[L
         context=context,
         preparer=preparer,
         embedder=_embedder(model, context, n_ctx) if embeds else None,
-        facts=_facts(model, context, settings, template, log, sees=vision is not None),
+        drafts=drafts,
+        facts=_facts(model, context, settings, template, drafts, log, sees=vision is not None),
     )
 
 
@@ -105,6 +129,55 @@ def _model_settings(spec: LoadSpec) -> ModelSettings:
         use_mmap=spec.use_mmap,
         use_mlock=spec.use_mlock,
     )
+
+
+def _draft_model(
+    spec: LoadSpec, chosen: ModelSettings, log: LlamaLog, report: Callable[[Loading], None]
+) -> LlamaModel:
+    """The draft model, all of it where the last layer of the model goes."""
+    last = max((i for i, count in enumerate(chosen.tensor_split) if count), default=chosen.main_gpu)
+    settings = replace(
+        chosen,
+        paths=(spec.draft,),
+        n_gpu_layers=-1 if chosen.n_gpu_layers else 0,
+        main_gpu=last,
+        tensor_split=(),
+    )
+    return LlamaModel(settings, log, _Progress(report))
+
+
+def _drafts(
+    spec: LoadSpec, model: LlamaModel, helper: LlamaModel | None, settings: ContextSettings, log: LlamaLog
+) -> Drafts:
+    """Raises: LoadError where the draft model is made for another model; ContextError."""
+    if not spec.n_draft or settings.embeddings:
+        return Drafts()
+    if model.keeps_state:
+        return Drafts(reason="no token can be taken back from a recurrent state")
+    if helper is None:
+        return Drafts(guesser=PromptLookup(model.vocab.ends), most=spec.n_draft)
+    if wrong := difference(model.vocab, helper.vocab):
+        raise LoadError(
+            f"loading the draft model {spec.draft}: it does not go with the model: {wrong}",
+            hint="give it a DRAFT with the same vocabulary, or set draft_num_predict 0 to run it without one",
+        )
+    if helper.keeps_state or not helper.has_decoder or helper.has_encoder:
+        return Drafts(reason="no token can be taken back from the memory of the draft model")
+    n_ctx = min(settings.n_ctx, helper.n_ctx_train or settings.n_ctx)
+    chosen = replace(
+        settings,
+        n_ctx=n_ctx,
+        n_batch=max(min(settings.n_batch, n_ctx), settings.n_seq),
+        n_threads=min(spec.n_threads, os.cpu_count() or 1) or _threads(helper),
+    )
+    guesser = DraftModel(
+        helper,
+        LlamaContext(helper, chosen, log),
+        n_ctx=n_ctx,
+        n_batch=chosen.n_batch,
+        n_vocab=model.vocab.size,
+    )
+    return Drafts(guesser=guesser, is_model=True, most=spec.n_draft)
 
 
 class _Progress:
@@ -213,6 +286,7 @@ def _facts(
     context: LlamaContext,
     settings: ContextSettings,
     template: TemplateFacts,
+    drafts: Drafts,
     log: LlamaLog,
     *,
     sees: bool,
@@ -237,6 +311,8 @@ def _facts(
         memory_gpu=log.report.memory(gpu_only=True),
         memory_mapped=log.report.mapped,
         flash_attention=log.report.flash_attention,
+        drafts="model" if drafts.is_model else "lookup" if drafts.guesser else "",
+        no_drafts=drafts.reason,
         capabilities=("rerank",) if context.ranks else _capabilities(model, template, embeds, sees),
         template=template.kind or ("" if embeds else "stand-in"),
     )
