@@ -75,14 +75,12 @@ def load(spec: LoadSpec, renderer: Renderer, report: Callable[[Loading], None]) 
 
 def _load(spec: LoadSpec, renderer: Renderer, log: LlamaLog, report: Callable[[Loading], None]) -> Loaded:
     chosen = _model_settings(spec)
-    # First, so that what the log reports last is said of the model itself.
-    helper = _draft_model(spec, chosen, log, report) if spec.draft and spec.n_draft else None
     model = LlamaModel(chosen, log, _Progress(report))
     _refuse_unsupported(spec, model)
     embeds = _embeds(spec, model)
     n_ctx = _context_length(spec, model, embeds)
     settings = _context_settings(spec, model, n_ctx, embeds)
-    drafts = _drafts(spec, model, helper, settings, log)
+    drafts = _drafts(spec, model, chosen, settings, log, report)
     if drafts.guesser:
         n_drafted = min(drafted_together(settings.n_seq, drafts.most), settings.n_batch - settings.n_seq)
         settings = replace(settings, n_drafted=n_drafted)
@@ -131,53 +129,50 @@ def _model_settings(spec: LoadSpec) -> ModelSettings:
     )
 
 
-def _draft_model(
-    spec: LoadSpec, chosen: ModelSettings, log: LlamaLog, report: Callable[[Loading], None]
-) -> LlamaModel:
-    """The draft model, all of it where the last layer of the model goes."""
-    last = max((i for i, count in enumerate(chosen.tensor_split) if count), default=chosen.main_gpu)
-    settings = replace(
-        chosen,
-        paths=(spec.draft,),
-        n_gpu_layers=-1 if chosen.n_gpu_layers else 0,
-        main_gpu=last,
-        tensor_split=(),
-    )
-    return LlamaModel(settings, log, _Progress(report))
-
-
 def _drafts(
-    spec: LoadSpec, model: LlamaModel, helper: LlamaModel | None, settings: ContextSettings, log: LlamaLog
+    spec: LoadSpec,
+    model: LlamaModel,
+    chosen: ModelSettings,
+    settings: ContextSettings,
+    log: LlamaLog,
+    report: Callable[[Loading], None],
 ) -> Drafts:
-    """Raises: LoadError where the draft model is made for another model; ContextError."""
+    """Before the model's own context is made, which has room for as many outputs as are drafted.
+
+    Raises: LoadError where the draft model is made for another model; ContextError.
+    """
     if not spec.n_draft or settings.embeddings:
         return Drafts()
     if model.keeps_state:
         return Drafts(reason="no token can be taken back from a recurrent state")
-    if helper is None:
+    if not spec.draft:
         return Drafts(guesser=PromptLookup(model.vocab.ends), most=spec.n_draft)
+    helper = LlamaModel(_beside(chosen, spec.draft), log, _Progress(report))
     if wrong := difference(model.vocab, helper.vocab):
         raise LoadError(
             f"loading the draft model {spec.draft}: it does not go with the model: {wrong}",
             hint="give it a DRAFT with the same vocabulary, or set draft_num_predict 0 to run it without one",
         )
     if helper.keeps_state or not helper.has_decoder or helper.has_encoder:
+        helper.close()
         return Drafts(reason="no token can be taken back from the memory of the draft model")
     n_ctx = min(settings.n_ctx, helper.n_ctx_train or settings.n_ctx)
-    chosen = replace(
+    own = replace(
         settings,
         n_ctx=n_ctx,
         n_batch=max(min(settings.n_batch, n_ctx), settings.n_seq),
         n_threads=min(spec.n_threads, os.cpu_count() or 1) or _threads(helper),
     )
-    guesser = DraftModel(
-        helper,
-        LlamaContext(helper, chosen, log),
-        n_ctx=n_ctx,
-        n_batch=chosen.n_batch,
-        n_vocab=model.vocab.size,
-    )
+    context = LlamaContext(helper, own, log)
+    guesser = DraftModel(helper, context, n_ctx=n_ctx, n_batch=own.n_batch, n_vocab=model.vocab.size)
     return Drafts(guesser=guesser, is_model=True, most=spec.n_draft)
+
+
+def _beside(chosen: ModelSettings, path: str) -> ModelSettings:
+    """All of a draft model goes where the last layer of the model is."""
+    last = max((i for i, count in enumerate(chosen.tensor_split) if count), default=chosen.main_gpu)
+    n_gpu_layers = -1 if chosen.n_gpu_layers else 0
+    return replace(chosen, paths=(path,), n_gpu_layers=n_gpu_layers, main_gpu=last, tensor_split=())
 
 
 class _Progress:
