@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ...oci.gguf.draft_fit import MAX_SIZE_DIFFERENCE, UNCOMPARED
 from .guess import Guess, Passage
 from .llama import LlamaModel, LlamaVocab
 from .llama_context import LlamaBatch, LlamaContext
@@ -24,9 +25,6 @@ logger = logging.getLogger(__name__)
 
 _GRADES = (0.3, 0.5, 0.7, 0.85, 0.95)
 """Between these probabilities lie the grades of guesses."""
-_MAX_SIZE_DIFFERENCE, _UNCOMPARED = 128, 5
-"""Vocabularies may differ in so many tokens at their ends, where some have been padded, and in the names of
-their first few tokens. Source: llama.cpp, common/speculative.cpp."""
 _COPY_COST_TOKENS = 32
 """A copy between sequences costs about as much as reading so many tokens."""
 
@@ -50,6 +48,8 @@ class DraftModel:
         return len(_GRADES) + 1
 
     def lag(self, passage: Passage) -> int:
+        if not self._can_read(passage):
+            return 0
         known = common_prefix(self._records[passage.seq], passage.tokens)
         if len(passage.tokens) - known > _COPY_COST_TOKENS:
             known = self._copy_prefix(passage, known)
@@ -59,7 +59,7 @@ class DraftModel:
         """At most a batch is read, and never the last token, for that is read with the guess."""
         known = self._take_back(passage, len(passage.tokens) - 1)
         end = min(known + count, known + self._batch.capacity, len(passage.tokens) - 1)
-        if end <= known or not self._can_read(passage, known):
+        if end <= known or not self._can_read(passage):
             return
         self._batch.clear()
         self._batch.add(passage.seq, passage.tokens[known:end], known, want_last=False)
@@ -67,13 +67,15 @@ class DraftModel:
             self._records[passage.seq] = passage.tokens[:end]
 
     def guess(self, passages: Sequence[Passage]) -> list[Guess | None]:
-        """None, too, for a text that it lags behind by more than fits into a batch with the others."""
+        """None, too, for a text that it cannot read, or lags behind by more than fits into the batch."""
         self._batch.clear()
         asked: dict[int, int] = {}  # sequence to place in the batch
         for passage in sorted(passages, key=lambda passage: passage.seq):
+            if not self._can_read(passage):
+                continue
             known = self._take_back(passage, len(passage.tokens) - 1)
             lacking = passage.tokens[known:]
-            if len(lacking) <= self._batch.room and self._can_read(passage, known):
+            if len(lacking) <= self._batch.room:
                 asked[passage.seq] = self._batch.add(passage.seq, lacking, known, want_last=True)
         if not asked or not self._decode():
             return [None] * len(passages)
@@ -88,8 +90,9 @@ class DraftModel:
             return None
         return Guess(token, bisect_right(_GRADES, probability))
 
-    def _can_read(self, passage: Passage, start: int) -> bool:
-        return len(passage.tokens) <= self._n_ctx and int(passage.tokens[start:].max()) < self._vocab.size
+    def _can_read(self, passage: Passage) -> bool:
+        """Not what is longer than its context, or has tokens that it does not know."""
+        return len(passage.tokens) <= self._n_ctx and int(passage.tokens.max()) < self._vocab.size
 
     def _take_back(self, passage: Passage, most: int) -> int:
         """Forget what is no beginning of the text, and what is beyond ``most`` tokens. Returns how many are
@@ -140,7 +143,7 @@ def difference(vocab: LlamaVocab, draft: LlamaVocab) -> str:
     """
     if vocab.type != draft.type:
         return "its tokenizer is of another kind"
-    if abs(vocab.size - draft.size) > _MAX_SIZE_DIFFERENCE:
+    if abs(vocab.size - draft.size) > MAX_SIZE_DIFFERENCE:
         return f"its vocabulary has {draft.size:,} tokens, the model's {vocab.size:,}"
     for name, one, other in (
         ("begins", (vocab.add_bos, vocab.bos), (draft.add_bos, draft.bos)),
@@ -148,7 +151,7 @@ def difference(vocab: LlamaVocab, draft: LlamaVocab) -> str:
     ):
         if one[0] != other[0] or (one[0] and one[1] != other[1]):
             return f"it {name} passages with another token"
-    for token in range(_UNCOMPARED, min(vocab.size, draft.size)):
+    for token in range(UNCOMPARED, min(vocab.size, draft.size)):
         if vocab.text(token) != draft.text(token):
             return f"its token {token} is another one"
     return ""
