@@ -64,6 +64,7 @@ class DraftModel:
         self._batch.clear()
         self._batch.add(passage.seq, passage.tokens[known:end], known, want_last=False)
         if self._decode():
+            self._context.wait()  # it is asked how long this took
             self._records[passage.seq] = passage.tokens[:end]
 
     def guess(self, passages: Sequence[Passage]) -> list[Guess | None]:

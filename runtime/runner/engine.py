@@ -300,6 +300,7 @@ class Engine:
         if code != 0:
             self._decode_failed(code, self._batch.size, [generation for generation, _, _ in plan])
             return 0.0
+        self._context.wait()
         seconds = time.perf_counter() - started
         self.counters.steps += 1
         self._learn(len(plan) + sum(len(draft.tokens) for draft in drafts.values()), seconds)

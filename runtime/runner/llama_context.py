@@ -116,6 +116,10 @@ class LlamaContext:
         """llama_decode's code: 0 done, 1 no room, 2 aborted, negative: failed."""
         return int(llama_cpp.llama_decode(self.pointer, batch.struct))
 
+    def wait(self) -> None:
+        """Until the last decode is done, which on GPUs has only begun it."""
+        llama_cpp.llama_synchronize(self.pointer)
+
     def decode_image(self, batch: EmbeddingBatch, *, causal: bool) -> int:
         """As `decode`, for a piece of an image; not ``causal``: each of its cells looks at all."""
         if causal:
