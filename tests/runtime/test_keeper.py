@@ -161,7 +161,10 @@ def test_a_model_that_cannot_draft_says_so(
     recurrent_model(shelf.folder / "recurrent.gguf", TINY_CHAT)
     plain_model(shelf.folder / "small.gguf", TINY_CHAT)
     shelf.create("stateful", "FROM recurrent.gguf\nDRAFT small.gguf\n")
-    acquire(keeper_of(shelf), "stateful", verb="load")
+    with caplog.at_level("WARNING", logger="lading.keeper"):
+        keeper = keeper_of(shelf)
+        acquire(keeper, "stateful", verb="load")
+        wait_until(lambda: caplog.records)
     assert (
         "stateful:latest: nothing is drafted: no token can be taken back from a recurrent state"
         in caplog.text
