@@ -14,7 +14,7 @@ _FIRST_STEPS = 2
 """Steps without drafts before their price is taken to be known."""
 _REFRESH = 32
 """Every so many steps one goes without drafts, so that its price is known as the context grows."""
-_FADE = 0.99
+FADE = 0.99
 """What is known of prices and guesses loses so much of its weight with each step in which it decides against
 a draft: what was true of one text need not be of the next."""
 _PRIOR_WEIGHT, _MOST_WEIGHT = 4, 50
@@ -78,7 +78,7 @@ class Prices:
         price.step_s = seconds if price.seen < _FIRST_STEPS else _mean(price.step_s, seconds)
         price.seen += 1
         price.since = 0
-        price.more *= _FADE
+        price.more *= FADE
 
     def note_drafts(self, answers: int, length: int, seconds: float) -> None:
         """A step with drafts of ``length`` tokens for every answer took so long."""
@@ -121,10 +121,10 @@ class Grades:
 
     def fade(self) -> None:
         """Nobody asked for a guess: what is known of them may no longer hold."""
-        self._seen = [max(seen * _FADE, _PRIOR_WEIGHT) for seen in self._seen]
+        self._seen = [max(seen * FADE, _PRIOR_WEIGHT) for seen in self._seen]
         for i, prior in enumerate(self._prior):
-            self._right[i] = prior + (self._right[i] - prior) * _FADE
-            self._share[i] = 1 / len(self._share) + (self._share[i] - 1 / len(self._share)) * _FADE
+            self._right[i] = prior + (self._right[i] - prior) * FADE
+            self._share[i] = 1 / len(self._share) + (self._share[i] - 1 / len(self._share)) * FADE
 
 
 def _mean(old: float, new: float) -> float:

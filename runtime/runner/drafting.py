@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..options import MAX_DRAFT, draft_of
-from .draft_ledger import Credit, Grades, Prices
+from .draft_ledger import FADE, Credit, Grades, Prices
 from .generation import Generation
 from .guess import Guess, Guesser, Passage
 from .slots import Slot, TokenArray
@@ -35,6 +35,8 @@ _EMA = 0.2
 _READ_ALONG = 16
 """Tokens that a guesser lags behind and reads with its guess. More are read before, for the sake of the
 others."""
+_FOLLOWED = 3
+"""A guess that reads no more tokens than that takes as long as any."""
 _LEAST_READ = 32
 _READING_SHARE = 0.1
 """Of the time that a request has taken so far, its first reading by the draft model may take."""
@@ -81,6 +83,8 @@ class _Round:
     """Of the drafts."""
     spent_s: float = 0.0
     """On guessing."""
+    lag: int = 0
+    """Tokens that the first guess must read, of one text."""
 
 
 class Drafter:
@@ -185,6 +189,7 @@ class Drafter:
                     lag -= count
             if lag <= _READ_ALONG:
                 ready.append(chain)
+                step.lag = max(step.lag, lag)
         return ready
 
     def _may_read(self, generation: Generation, lag: int) -> bool:
@@ -208,6 +213,7 @@ class Drafter:
             if not self._always and not self._pays_to_guess(step, alive, price):
                 if not step.length:
                     self._grades.fade()
+                    self._guess_s *= FADE
                 break
             alive = self._guess_once(step, alive)
             # The last guess, if it does not pay to check it, is still compared with what is chosen.
@@ -226,7 +232,8 @@ class Drafter:
         guesses = self._guesser.guess([chain.passage for chain in alive])
         seconds = time.perf_counter() - started
         step.spent_s += seconds
-        self._guess_s = _mean(self._guess_s, seconds)
+        if step.length or step.lag <= _FOLLOWED:
+            self._guess_s = _mean(self._guess_s, seconds)
         for chain, guess in zip(alive, guesses, strict=True):
             self._grades.note_guess(guess.grade if guess else None)
             if guess:
