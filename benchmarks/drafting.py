@@ -1,6 +1,6 @@
 """Speed with a draft model and without, for draft models that are right more or less often.
 
-    python benchmarks/drafting.py [--rounds 5] [--clients 1,4] [--json FILE]
+    python benchmarks/drafting.py [--rounds 5] [--clients 1,4] [--threads 1] [--json FILE]
 
 The model has random weights and 24 layers. Its draft model is a copy of the first two of them, and the others
 add to what those two say: little of it, and the draft model is nearly always right, much, and it hardly ever
@@ -134,11 +134,11 @@ async def answer(inference: Inference, prompts: list[str], options: dict[str, An
     )
 
 
-async def compare(store: Path, clients: int, rounds: int, tokens: int) -> dict[str, Any]:
+async def compare(store: Path, clients: int, rounds: int, tokens: int, threads: int) -> dict[str, Any]:
     words, ratios, plain_speeds = Words(7), [], []
-    drafted = accepted = generated = 0
+    drafted = accepted = generated = 0  # in rounds that count
     same = True
-    options = {"temperature": 0, "num_predict": tokens, "num_ctx": 1024, "num_batch": 512}
+    options = {"temperature": 0, "num_predict": tokens, "num_ctx": 1024, "num_thread": threads}
     options["logit_bias"] = {str(token): -100 for token in (1269, 1271)}  # an answer goes on
     async with EmbeddedRuntime(store, RuntimeSettings(num_parallel=max(clients, 1))) as runtime:
         for turn in range(-1, rounds):  # the first is not counted
@@ -158,7 +158,7 @@ async def compare(store: Path, clients: int, rounds: int, tokens: int) -> dict[s
         "tokens_per_s_without": round(statistics.median(plain_speeds), 1),
         "with_to_without": round(statistics.median(ratios), 2),
         "drafted_per_token": round(drafted / generated, 2),
-        "accepted": round(accepted / drafted, 2) if drafted else None,
+        "steps_per_token": round(1 - accepted / generated, 2),
         "same_answers": same,
     }
 
@@ -170,6 +170,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clients", default="1,4", help="at once, several numbers")
     parser.add_argument("--tokens", type=int, default=128, help="of each answer")
+    parser.add_argument("--threads", type=int, default=1, help="of llama.cpp")
     parser.add_argument("--json", type=Path, help="where to write the figures, too")
     options = parser.parse_args()
     results = []
@@ -185,7 +186,7 @@ def main() -> None:
                 modelfile, context=files, store=store, reference=Reference.parse("pair"), base=store.resolve
             )
             for clients in map(int, options.clients.split(",")):
-                figures = asyncio.run(compare(root, clients, options.rounds, options.tokens))
+                figures = asyncio.run(compare(root, clients, options.rounds, options.tokens, options.threads))
                 results.append({"draft_model": quality, "clients": clients, **figures})
                 print(json.dumps(results[-1]), flush=True)
     if options.json:
