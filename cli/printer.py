@@ -73,14 +73,16 @@ def _write(text: str) -> None:
 
 def _print_figures(done: Done) -> None:
     usage = done.usage
-    rows = (
+    rows = [
         ("total duration", f"{done.total_duration_ns / 1e9:.3f} s"),
         ("load duration", f"{done.load_duration_ns / 1e9:.3f} s"),
         ("prompt eval count", f"{usage.prompt_tokens} token(s)"),
         ("prompt eval rate", _rate(usage.prompt_tokens - usage.cached_tokens, usage.prompt_duration_ns)),
         ("eval count", f"{usage.eval_tokens} token(s)"),
         ("eval rate", _rate(usage.eval_tokens, usage.eval_duration_ns)),
-    )
+    ]
+    if usage.drafted_tokens:
+        rows.append(("drafted", f"{usage.drafted_tokens} token(s), {usage.accepted_tokens} accepted"))
     for name, value in rows:
         print(f"{name + ':':20} {value}", file=sys.stderr)
 

@@ -94,7 +94,7 @@ class Parser:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """The path of a draft model for speculative decoding; all count."""
+    """The path of a draft model for speculative decoding; there can be one."""
 
     ref: str
     span: Span = field(default=NOWHERE, compare=False, repr=False)

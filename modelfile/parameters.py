@@ -363,10 +363,12 @@ _TABLE = (
     _load(
         "draft_num_predict",
         "int",
-        4,
-        "most tokens that a draft model guesses ahead; kept in the model, without effect here yet",
+        None,
+        "most tokens drafted in one step, by the draft model or, without one, from what was said before; "
+        "0: none; by default 4 with a draft model, else 0",
         low=0,
         high=64,
+        also=(-1,),
     ),
     # What Ollama still accepts and no longer heeds.
     _ignored("penalize_newline", "bool", "penalise newlines like other tokens", "llama.cpp dropped it"),

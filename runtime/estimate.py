@@ -78,13 +78,24 @@ class LoadShape:
     kv_cache_type: str = "f16"
     flash_attention: bool = True
     n_outputs: int = 0
-    """Most tokens of one step that logits are computed for; 0: all."""
+    """Most tokens of one step that logits are computed for, drafts not counted; 0: all."""
+    n_drafted: int = 0
+    """Tokens drafted in one step, at most."""
 
 
 def estimate(
-    shape: ModelShape, load: LoadShape, *, weights: int, projector: ProjectorShape | None = None
+    shape: ModelShape,
+    load: LoadShape,
+    *,
+    weights: int,
+    projector: ProjectorShape | None = None,
+    draft: ModelShape | None = None,
 ) -> MemoryEstimate:
-    """``weights``: bytes of all tensors, projector and adapters included."""
+    """``weights``: bytes of all tensors, projector, adapters and draft model included."""
+    if draft is not None:
+        own = estimate(shape, load, weights=weights, projector=projector)
+        beside = estimate_draft(draft, load, weights=0)
+        return replace(own, kv=own.kv + beside.kv, compute=own.compute + beside.compute)
     cells = padded_context(load.n_ctx)
     windowed = min(cells, padded_context(shape.window + load.n_batch))
     elements = cells * shape.key_value + windowed * shape.windowed_key_value
@@ -95,6 +106,12 @@ def estimate(
         kv=sequence * load.n_parallel,
         compute=_compute(shape, load, caches) + (_look(projector) if projector is not None else 0),
     )
+
+
+def estimate_draft(draft: ModelShape, load: LoadShape, *, weights: int) -> MemoryEstimate:
+    """Of a draft model alone, beside a model that is loaded by ``load``."""
+    n_ctx = min(load.n_ctx, draft.context_length or load.n_ctx)
+    return estimate(draft, replace(load, n_ctx=n_ctx, n_drafted=0), weights=weights)
 
 
 def _look(projector: ProjectorShape) -> int:
@@ -113,8 +130,8 @@ def _compute(shape: ModelShape, load: LoadShape, caches: tuple[int, int]) -> int
         mask, layer = 2 * sum(caches) * batch, widest_layer
     else:
         mask, layer = _F32 * sum(caches) * batch, max(max(caches) * shape.heads + attention, recurrent)
-    logits = shape.vocabulary * (load.n_outputs or batch)
-    output = shape.vocabulary * load.n_parallel
+    logits = shape.vocabulary * (load.n_outputs + load.n_drafted if load.n_outputs else batch)
+    output = shape.vocabulary * (load.n_parallel + load.n_drafted)
     widest = max(mask + layer * batch * _F32, (logits + 2 * embedding * batch) * _F32)
     return widest + output * _F32
 
@@ -126,6 +143,7 @@ def choose_parallel(
     weights: int,
     available: int,
     projector: ProjectorShape | None = None,
+    draft: ModelShape | None = None,
     most: int = MAX_PARALLEL,
 ) -> int:
     """How many sequences to set up: as many of 8, 4, 2, 1 as fit, while their KV cache stays below half the
@@ -134,7 +152,7 @@ def choose_parallel(
     count = most
     while count > 1:
         more = replace(load, n_parallel=count, n_outputs=count if load.n_outputs else 0)
-        guess = estimate(shape, more, weights=weights, projector=projector)
+        guess = estimate(shape, more, weights=weights, projector=projector, draft=draft)
         if guess.kv <= allowed and guess.wanted <= available:
             break
         count //= 2

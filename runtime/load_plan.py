@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from .estimate import LoadShape, MemoryEstimate, choose_parallel, estimate
+from .estimate import LoadShape, MemoryEstimate, choose_parallel, estimate, estimate_draft
 from .grant import ModelFacts
 from .model_shape import ModelShape, ProjectorShape, padded_context
-from .options import MIN_CONTEXT, Options
+from .options import MIN_CONTEXT, Options, draft_of, drafted_together
 from .placement import HEADROOM, Device, LayerSizes, place, remaining
 from .protocol import LoadSpec, Variant
 from .settings import DEFAULT_CONTEXT, FlashAttention, RuntimeSettings
@@ -27,14 +27,24 @@ _DEFAULTS = Options()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DraftFile:
+    """A draft model that a model brings with it."""
+
+    path: str
+    size: int
+    """Bytes of its tensors."""
+    shape: ModelShape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFiles:
     """The files of a model that a runner reads, and the header facts that decide their memory."""
 
     key: str
-    """Equal for models that one runner can serve: same weights and projector."""
+    """Equal for models that one runner can serve: same weights, projector and draft model."""
     weights: tuple[str, ...]
     weights_size: int
-    """Bytes, projector included."""
+    """Bytes, projector included, the draft model not."""
     adapters_size: int = 0
     """Bytes of `variant.adapters`."""
     blocks: tuple[int, ...] = ()
@@ -44,12 +54,13 @@ class ModelFiles:
     shape: ModelShape
     projector: str = ""
     projector_shape: ProjectorShape | None = None
+    draft: DraftFile | None = None
     variant: Variant = field(default_factory=Variant)
     """What sets the model apart from others of the same key; without an id."""
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Bytes of all files, the draft model not included."""
         return self.weights_size + self.adapters_size
 
 
@@ -87,7 +98,7 @@ class LoadPlan:
 
         An option at its default asks for nothing, save that the context must be as long as by default.
         """
-        if self.n_ctx < wanted.n_ctx:
+        if self.n_ctx < wanted.n_ctx or self.n_draft < wanted.n_draft:
             return False  # a longer one serves: the engine keeps each request to its own
         if self.files.shape.pooling and wanted.options.num_ctx and wanted.n_ctx != self.n_ctx:
             return False  # here the context decides how much of a text counts
@@ -105,6 +116,7 @@ class LoadPlan:
             kv_cache_type=self.settings.kv_cache_type,
             flash_attention=self.flash_attention != "off",
             n_outputs=0 if self.files.shape.pooling else n_parallel,
+            n_drafted=drafted_together(n_parallel, self.n_draft),
         )
 
     @property
@@ -132,6 +144,23 @@ class LoadPlan:
         return bool(self.devices) and self.options.num_gpu != 0
 
     @property
+    def n_draft(self) -> int:
+        """Most tokens drafted for one answer in one step."""
+        if self.files.shape.pooling:
+            return 0
+        return draft_of(self.options, has_draft_model=self.files.draft is not None)
+
+    @property
+    def draft(self) -> DraftFile | None:
+        """The draft model, where it is to be loaded."""
+        return self.files.draft if self.n_draft else None
+
+    @property
+    def weights_size(self) -> int:
+        """Bytes of all tensors that are loaded."""
+        return self.files.size + (self.draft.size if self.draft else 0)
+
+    @property
     def n_batch(self) -> int:
         return max(min(self.options.num_batch, self.n_ctx), 1)
 
@@ -145,9 +174,10 @@ class LoadPlan:
         return choose_parallel(
             self.files.shape,
             self.shape(1),
-            weights=self.files.size,
+            weights=self.weights_size,
             available=available,
             projector=self.files.projector_shape,
+            draft=self.draft.shape if self.draft else None,
         )
 
     def estimate(self, n_parallel: int, *, gpu_used: int = 0) -> MemoryEstimate:
@@ -155,21 +185,28 @@ class LoadPlan:
         need = estimate(
             self.files.shape,
             self.shape(n_parallel),
-            weights=self.files.size,
+            weights=self.weights_size,
             projector=self.files.projector_shape,
+            draft=self.draft.shape if self.draft else None,
         )
         if not self.devices:
             return need
-        layers = self._layers(need)
+        layers = self._layers(n_parallel)
         devices = remaining(self.devices, gpu_used)
         placement = place(devices, layers, num_gpu=self.options.num_gpu, main_gpu=self.options.main_gpu)
         return replace(need, gpu=min(placement.size, need.model))
 
-    def _layers(self, need: MemoryEstimate) -> LayerSizes:
-        """The KV cache is taken to be the same in every layer."""
-        cache = need.kv // max(len(self.files.blocks), 1)
-        blocks = tuple(size + cache for size in self.files.blocks)
-        return LayerSizes(blocks=blocks, output=self.files.output_size, compute=need.compute)
+    def _layers(self, n_parallel: int) -> LayerSizes:
+        """The KV cache is taken to be the same in every layer. The draft model goes where the output goes."""
+        files, shape, draft = self.files, self.shape(n_parallel), self.draft
+        own = estimate(files.shape, shape, weights=files.weights_size, projector=files.projector_shape)
+        beside = estimate_draft(draft.shape, shape, weights=draft.size).model if draft else 0
+        cache = own.kv // max(len(files.blocks), 1)
+        return LayerSizes(
+            blocks=tuple(size + cache for size in files.blocks),
+            output=files.output_size + beside,
+            compute=own.compute,
+        )
 
     def spec(
         self,
@@ -187,13 +224,15 @@ class LoadPlan:
             parent_pid=parent_pid,
             weights=files.weights,
             projector=files.projector,
+            draft=self.draft.path if self.draft else "",
+            n_draft=self.n_draft,
             n_ctx=self.n_ctx,
             n_parallel=n_parallel,
             n_batch=self.n_batch,
             n_threads=options.num_thread or settings.threads,
             n_gpu_layers=options.num_gpu,
             main_gpu=options.main_gpu,
-            layers=self._layers(self.estimate(n_parallel)),
+            layers=self._layers(n_parallel),
             use_mmap=options.use_mmap,
             use_mlock=options.use_mlock,
             n_ubatch=self.step,

@@ -34,7 +34,7 @@ from ..oci.signing.policy import Mode, SignaturePolicy
 from ..oci.store import Store
 from .capabilities import TemplateKind, capabilities, choose_template
 from .grant import Details, ModelFacts
-from .load_plan import ModelFiles
+from .load_plan import DraftFile, ModelFiles
 from .model_shape import ProjectorShape, read_projector_shape, read_shape
 from .protocol import MAX_ADAPTERS, Adapter, Message, Variant
 
@@ -56,13 +56,12 @@ class MountedModel:
     facts: ModelFacts
     template_kind: TemplateKind | None
     """None: the model has no template; the runner wraps conversations in ChatML."""
-    has_draft: bool = False
-    """It brings a draft model, which no runner uses."""
 
     @property
     def size(self) -> int:
-        """Bytes of the files that a runner reads."""
-        return self.files.size
+        """Bytes of the files that a runner maps or reads."""
+        draft = self.files.draft
+        return self.files.size + (draft.size if draft else 0)
 
 
 class Mounter:
@@ -100,8 +99,6 @@ class Mounter:
                 self._mounted.move_to_end(digest)
         if known is None or not self._is_whole(manifest):
             known = mount_manifest(self._store, reference, manifest, template=self._template)
-            if known.has_draft:
-                log.warning("%s: its draft model is not used: nothing is guessed ahead", reference.display)
             with self._lock:
                 self._mounted[digest] = known
                 while len(self._mounted) > _CACHED_MODELS:
@@ -171,7 +168,6 @@ def mount_manifest(
         params=_sound_params(model.params()),
         facts=_facts(reference, model, headers[0], kind, go if kind == "go" else jinja, sees=sees),
         template_kind=kind,
-        has_draft=model.draft is not None,
     )
 
 
@@ -196,7 +192,8 @@ def _files(
     go: str | None,
     jinja: str | None,
 ) -> ModelFiles:
-    shared = [*model.weights, *([model.projector] if model.projector else [])]
+    others = (model.projector, model.draft)
+    shared = [*model.weights, *(layer for layer in others if layer is not None)]
     adapters = tuple(
         Adapter(path=str(_path(store, layer)), digest=str(layer.digest)) for layer in model.adapters
     )
@@ -213,8 +210,15 @@ def _files(
         shape=read_shape(headers[0].metadata, vocabulary=vocabulary),
         projector=str(_path(store, model.projector)) if model.projector and projector else "",
         projector_shape=projector,
+        draft=_draft(store, model.draft) if model.draft else None,
         variant=Variant(adapters=adapters, template_go=go or "", template_jinja=jinja or ""),
     )
+
+
+def _draft(store: Store, layer: Layer) -> DraftFile:
+    header = _checked(store, layer)
+    shape = read_shape(header.metadata, vocabulary=header.vocabulary_size or 0)
+    return DraftFile(path=str(_path(store, layer)), size=header.data_size, shape=shape)
 
 
 _BLOCK = re.compile(r"blk\.([0-9]{1,4})\.")

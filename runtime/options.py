@@ -42,8 +42,9 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """Lock the weights in memory, as far as the system allows. Ollama ignores it since 2026."""
     num_thread: int = 0
     """Threads for evaluation; 0: one for each physical core."""
-    draft_num_predict: int = 4
-    """Most tokens guessed ahead by a draft model; 0: none. Without effect yet: nothing is guessed ahead."""
+    draft_num_predict: int = -1
+    """Most tokens drafted in one step; 0: none, -1: as many as are usual where there is a draft model, else
+    none. A request that wants fewer than its runner can draft is kept to what it wants."""
 
     # Length.
     num_keep: int = 4
@@ -75,6 +76,10 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 MIN_CONTEXT = 4
 """Tokens; a smaller ``num_ctx`` counts as this."""
+USUAL_DRAFT = 4
+"""Tokens that a draft model drafts where nobody says how many."""
+MAX_DRAFT = 64
+"""Tokens drafted in one step, by all sequences of a runner together."""
 
 LOAD_TIME: tuple[str, ...] = (
     "num_ctx",
@@ -91,6 +96,17 @@ LOAD_TIME: tuple[str, ...] = (
 def context_of(options: Options, n_ctx: int) -> int:
     """The context of a request with these options, on a runner whose sequences have ``n_ctx`` tokens."""
     return max(min(options.num_ctx, n_ctx), MIN_CONTEXT) if options.num_ctx > 0 else n_ctx
+
+
+def draft_of(options: Options, *, has_draft_model: bool) -> int:
+    """How many tokens a request with these options may draft in one step."""
+    wanted = options.draft_num_predict
+    return min(wanted, MAX_DRAFT) if wanted >= 0 else USUAL_DRAFT if has_draft_model else 0
+
+
+def drafted_together(n_parallel: int, n_draft: int) -> int:
+    """How many tokens so many sequences may draft in one step, each at most ``n_draft``."""
+    return min(n_parallel * n_draft, MAX_DRAFT)
 
 
 def resolve_options(params: Mapping[str, Any], request: Mapping[str, Any]) -> Options:
@@ -118,10 +134,15 @@ def resolve_options(params: Mapping[str, Any], request: Mapping[str, Any]) -> Op
 
 def _meaningful(values: dict[str, Any]) -> dict[str, Any]:
     """Without load-time values that llama.cpp has no meaning for."""
-    for name, least in (("num_ctx", 1), ("num_batch", 1), ("num_thread", 1), ("num_gpu", 0), ("main_gpu", 0)):
-        if values.get(name, least) < least:
-            del values[name]
-    return values
+    least = {
+        "num_ctx": 1,
+        "num_batch": 1,
+        "num_thread": 1,
+        "num_gpu": 0,
+        "main_gpu": 0,
+        "draft_num_predict": 0,
+    }
+    return {name: value for name, value in values.items() if name not in least or value >= least[name]}
 
 
 def _logit_bias(value: object) -> tuple[tuple[int, float], ...]:

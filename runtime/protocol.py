@@ -91,6 +91,13 @@ class LoadSpec(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="load")
     parent_pid: int
     """Whose child the runner is; it refuses to start as an orphan."""
     projector: str = ""
+    draft: str = ""
+    """The GGUF file of a draft model."""
+    n_draft: int = 0
+    """Most tokens drafted for one answer in one step, by the draft model or, where there is none, from what
+    was said before; 0: none."""
+    draft_always: bool = False
+    """Draft even where that does not pay: to see whether answers stay the same."""
     template_jinja: str = ""
     """As `Variant.template_jinja`, for requests that name no variant."""
     template_go: str = ""
@@ -175,6 +182,10 @@ class Ready(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="ready"):
     """The part of `memory` that is mapped from the file: runners of the same file have it in common."""
     flash_attention: bool = False
     """Whether it is in use: "auto" leaves that to llama.cpp."""
+    drafts: Literal["model", "lookup", ""] = ""
+    """Who drafts: the draft model, whoever looks up what was said before, nobody."""
+    no_drafts: str = ""
+    """Why nobody drafts although it was asked for, in a clause."""
     capabilities: tuple[str, ...] = ()
     """Of completion, embedding, insert, tools, thinking, as seen in the model and the template in use."""
     template: TemplateKind = ""
@@ -382,6 +393,10 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     """Tokens generated, the end token not included."""
     thinking_tokens: int = 0
     """Those of them that were thoughts, whether shown or not."""
+    drafted_tokens: int = 0
+    """Guesses at tokens of the answer that were checked; see `accepted_tokens`."""
+    accepted_tokens: int = 0
+    """Tokens of the answer that had been guessed, and so took no step of their own."""
     queue_duration_ns: int = 0
     prompt_duration_ns: int = 0
     eval_duration_ns: int = 0
@@ -493,8 +508,11 @@ class RunnerStatus(_Wire, frozen=True, kw_only=True, omit_defaults=True, tag="ru
     eval_tokens: int
     memory_rss: int
     steps: int = 0
-    """Batches evaluated since start: fewer than tokens where several answers shared one, or a format left no
-    choice."""
+    """Batches evaluated since start: fewer than tokens where several answers shared one, a format left no
+    choice, or tokens had been guessed."""
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    """As in `Usage`, of all answers that have ended or are under way."""
     variants: dict[str, VariantUse] = {}
     """Those that were added, by id."""
 

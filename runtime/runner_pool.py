@@ -319,6 +319,8 @@ class RunnerPool:
                 slot.state = SlotState.READY
             self._changed.notify_all()
         log.info("loaded %s in %.2f s, %d at once", slot.plan.name, now - started, slot.n_parallel)
+        if ready.no_drafts:
+            log.warning("%s: nothing is drafted: %s", slot.plan.name, ready.no_drafts)
 
     # Variants
 

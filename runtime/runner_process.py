@@ -379,7 +379,7 @@ def _refusal(name: str, spec: LoadSpec, failed: LoadFailed) -> LadingError:
     reason = next((line.partition(marker)[2] for line in failed.log if marker in line), "")
     error = from_failure(failed)
     message = f"llama.cpp refuses the file: {reason}" if reason else error.message
-    for path in (*spec.weights, spec.projector):
+    for path in (*spec.weights, spec.projector, spec.draft):
         message = message.replace(path, name) if path else message
     if not message.startswith(("loading ", "preparing ")):
         message = f"loading {name}: {message}"

@@ -71,6 +71,10 @@ COUNTED = (
         "tokens; `kind` is prompt (evaluated), cached (known before) or generated",
     ),
     Definition(
+        "lading_drafted_tokens_total", "counter", ("model", "outcome"),
+        "tokens guessed ahead; `outcome` is accepted (and so generated) or rejected",
+    ),
+    Definition(
         "lading_cancelled_total", "counter", ("stage",),
         "answers whose client left; `stage` is waiting or generating",
     ),
@@ -198,6 +202,11 @@ class Metrics:
         tokens.labels(model, "prompt").inc(max(0, facts["prompt_tokens"] - cached))
         tokens.labels(model, "cached").inc(cached)
         tokens.labels(model, "generated").inc(generated)
+        if drafted := facts.get("drafted_tokens", 0):
+            accepted = facts.get("accepted_tokens", 0)
+            made = self._made["lading_drafted_tokens_total"]
+            made.labels(model, "accepted").inc(accepted)
+            made.labels(model, "rejected").inc(drafted - accepted)
         if "ttft_ms" in facts:
             self._made["lading_ttft_seconds"].labels(model).observe(facts["ttft_ms"] / 1000)
             self._made["lading_queue_wait_seconds"].labels(model).observe(facts.get("queue_ms", 0.0) / 1000)

@@ -110,6 +110,8 @@ def _add_counters(scope: Scope, done: Done) -> None:
         "queue_ms": round(usage.queue_duration_ns / 1e6, 3),
         "eval_ms": round(usage.eval_duration_ns / 1e6, 3),
     }
+    if usage.drafted_tokens:
+        counters |= {"drafted_tokens": usage.drafted_tokens, "accepted_tokens": usage.accepted_tokens}
     note(scope, done_reason=done.reason, **{name: before.get(name, 0) + n for name, n in counters.items()})
 
 

@@ -31,6 +31,7 @@ from ..dialects import modelpack
 from ..digest import Digest
 from ..errors import BlobNotFound, SourceChanged
 from ..gguf.check import check_adapter_fits, check_file, check_shards
+from ..gguf.draft_fit import check_draft_fits
 from ..gguf.header import GgufHeader, GgufKind
 from ..gguf.problem import BadGguf, Problem
 from ..layer import FIXED_PATHS, GGUF_KINDS, Layer, Role
@@ -248,6 +249,21 @@ class _Builder:
         for part in self._parts:
             if part.role is Role.ADAPTER and targets:
                 _raise_if(part.name, check_adapter_fits(part.header, targets))
+            if part.role is Role.DRAFT and (model := self._first_shard(weights)):
+                _raise_if(part.name, check_draft_fits((self._place(part.content), part.header), model))
+
+    def _first_shard(self, weights: list[GgufPart]) -> tuple[Path, GgufHeader] | None:
+        """Where the model's vocabulary is."""
+        for part in weights:
+            if part.header.is_first_shard:
+                return self._place(part.content), part.header
+        if weights or self._base is None:
+            return None
+        digest = next(layer.digest for layer in self._base.layers if layer.role is Role.WEIGHTS)
+        return self._store.blob_path(digest), self._base.headers[digest]
+
+    def _place(self, content: FromFile | FromStore) -> Path:
+        return content.path if isinstance(content, FromFile) else self._store.blob_path(content.digest)
 
     # quantising
 

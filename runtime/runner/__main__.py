@@ -48,7 +48,7 @@ def _confine(spec: LoadSpec) -> tuple[str, ...]:
     """Before llama.cpp and numpy come in: what they start is confined as well."""
     if spec.sandbox == "off":
         return ()
-    files = (*spec.weights, spec.projector)
+    files = (*spec.weights, spec.projector, spec.draft)
     return confine(
         files=tuple(filter(None, files)),
         socket_folder=str(Path(spec.socket_path).parent),

@@ -18,7 +18,7 @@ import logging
 import queue
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
@@ -31,6 +31,7 @@ from ...modelfile.errors import LadingError
 from ..errors import failure_code
 from ..protocol import EndReason, Event, Failed, FailureCode, TokenLogprob
 from .adapters import AppliedAdapters, passes
+from .drafting import Draft, Drafter
 from .generation import Generation
 from .llama import LlamaVocab
 from .llama_context import EmbeddingBatch, LlamaBatch, LlamaContext
@@ -82,6 +83,8 @@ class EngineCounters:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     eval_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     steps: int = 0
     """Batches evaluated."""
     idle_since_ns: int = 0
@@ -124,6 +127,7 @@ class Engine:
         *,
         sliding_window: int = 0,
         saved: SavedPrefixes | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         self.counters = EngineCounters(idle_since_ns=time.monotonic_ns())
         self._context = context
@@ -131,6 +135,7 @@ class Engine:
         self._settings = settings
         self._deliver = deliver
         self._saved = saved
+        self._drafter = drafter
         self._pieces: dict[tuple[int, bool], bytes] = {}
         self._commands: queue.SimpleQueue[Generation | _Cancelled | _Errand | _Stop] = queue.SimpleQueue()
         self._queue: deque[Generation] = deque()
@@ -287,11 +292,23 @@ class Engine:
         # and the rest of it in a second pass; apart, both have sizes that suit its kernels.
         for adapters, shares in passes((answering, reading), self.adapters.current):
             self.adapters.use(adapters)
-            self._evaluate(shares)
+            if shares[0][0].is_decoding:
+                self._answer(shares)
+            else:
+                self._evaluate(shares, {})
             self._flush()
 
-    def _evaluate(self, plan: list[Share]) -> None:
-        """One batch of tokens."""
+    def _answer(self, plan: list[Share]) -> None:
+        """One batch of answers' tokens, with those that are drafted behind them."""
+        if self._drafter is None:
+            self._evaluate(plan, {})
+            return
+        seconds = self._evaluate(plan, self._drafter.drafts(plan))
+        if seconds:
+            self._drafter.learn(seconds)
+
+    def _evaluate(self, plan: list[Share], drafts: Mapping[Generation, Draft]) -> float:
+        """One batch of tokens. Returns the seconds that llama.cpp took; 0: it failed."""
         self._batch.clear()
         ends: list[tuple[Generation, int]] = []
         # llama.cpp puts neighbouring sequences into one pass, so the batch is in order of sequences.
@@ -301,17 +318,46 @@ class Engine:
             index = self._batch.add(slot.seq, tokens, slot.end, want_last=complete)
             if complete:
                 ends.append((generation, index))
+            if draft := drafts.get(generation):
+                self._batch.add(slot.seq, draft.tokens, slot.end + count, want_last=True, want_all=True)
         started = time.perf_counter()
         code = self._context.decode(self._batch)
         if code != 0:
             self._decode_failed(code, self._batch.size, [generation for generation, _, _ in plan])
-            return
+            return 0.0
+        self._context.wait()
+        seconds = time.perf_counter() - started
         self.counters.steps += 1
-        self._learn(len(plan), time.perf_counter() - started)
+        self._learn(len(plan) + sum(len(draft.tokens) for draft in drafts.values()), seconds)
         for generation, slot, count in plan:
             slot.append(generation.take_pending(count))
         for generation, index in ends:
-            self._go_on(generation, index)
+            if draft := drafts.get(generation):
+                self._check(generation, index, draft)
+            else:
+                self._go_on(generation, index)
+        return seconds
+
+    def _check(self, generation: Generation, index: int, draft: Draft) -> None:
+        """Choose tokens as long as what is chosen is what was drafted: then its output is at the next index.
+        The rest of the draft leaves no trace."""
+        slot = generation.slot
+        assert slot is not None
+        right = 0
+        self.counters.drafted_tokens += draft.guessed
+        self._go_on(generation, index)
+        while right < len(draft.tokens) and generation.slot and generation.pending[0] == draft.tokens[right]:
+            slot.append(generation.take_pending(1))
+            right += 1
+            if right <= draft.guessed:
+                generation.accepted += 1
+                self.counters.accepted_tokens += 1
+            if not len(generation.pending):
+                self._go_on(generation, index + right)
+        if right < len(draft.tokens):
+            evaluated = slot.tokens[: slot.size].copy()
+            if not self._slots.trim(slot) and generation.slot:  # all is evaluated again
+                generation.pending = np.concatenate((evaluated, generation.pending))
 
     def _read_image(self, generation: Generation, slot: Slot, count: int) -> None:
         """One batch with the next ``count`` cells of a piece of an image."""

@@ -16,6 +16,7 @@ from ..options import Options, context_of
 from ..protocol import End, EndReason, Event, Started, Text, Thinking, TokenLogprob, ToolCall, Usage
 from .adapters import NO_ADAPTERS, AdapterSet
 from .answer import Call, Content, Piece
+from .draft_ledger import Credit
 from .image_cells import PlacedPiece
 from .output import AnswerReader
 from .slots import Slot, TokenArray
@@ -84,6 +85,10 @@ class Generation:
     had to follow it."""
     generated: list[int] = field(default_factory=list)
     cached: int = 0
+    drafted: int = 0
+    """Tokens guessed ahead and checked; ``accepted``: those of them that were chosen."""
+    accepted: int = 0
+    draft_credit: Credit = field(default_factory=Credit)
     calls: int = 0
     started_ns: int = 0
     first_token_ns: int = 0
@@ -186,6 +191,8 @@ class Generation:
             cached_tokens=self.cached,
             eval_tokens=len(self.generated),
             thinking_tokens=self.reader.thinking_tokens,
+            drafted_tokens=self.drafted,
+            accepted_tokens=self.accepted,
             queue_duration_ns=started - self.submitted_ns,
             prompt_duration_ns=first - started,
             eval_duration_ns=now - first,

@@ -40,8 +40,8 @@ class LoadError(InputError):
 
     log: tuple[str, ...]
 
-    def __init__(self, message: str, log: tuple[str, ...] = ()) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, log: tuple[str, ...] = (), *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
         self.log = log
 
 
@@ -143,6 +143,12 @@ class LlamaModel:
         return bool(llama_cpp.llama_model_has_decoder(self.pointer))
 
     @property
+    def keeps_state(self) -> bool:
+        """Some or all of its layers keep a state, from which no token can be taken back."""
+        pointer = self.pointer
+        return bool(llama_cpp.llama_model_is_recurrent(pointer) or llama_cpp.llama_model_is_hybrid(pointer))
+
+    @property
     def is_diffusion(self) -> bool:
         return bool(llama_cpp.llama_model_is_diffusion(self.pointer))
 
@@ -194,6 +200,8 @@ class LlamaVocab:
 
     def __init__(self, pointer: int) -> None:
         self.pointer = pointer
+        self.type: int = llama_cpp.llama_vocab_type(pointer)
+        """llama.cpp's number for the kind of tokenizer."""
         self.size: int = llama_cpp.llama_vocab_n_tokens(pointer)
         self.bos: int = llama_cpp.llama_vocab_bos(pointer)
         self.eos: int = llama_cpp.llama_vocab_eos(pointer)

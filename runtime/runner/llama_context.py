@@ -58,6 +58,8 @@ class ContextSettings:
     kv_cache_type: str = "f16"
     flash_attention: str = "auto"
     embeddings: bool = False
+    n_drafted: int = 0
+    """Tokens drafted in one step, at most, of all sequences together: each needs an output of its own."""
 
 
 class LlamaContext:
@@ -78,9 +80,9 @@ class LlamaContext:
         params.type_k = params.type_v = _KV_TYPES[settings.kv_cache_type]
         params.flash_attn_type = _FLASH_ATTENTION[settings.flash_attention]
         params.embeddings = settings.embeddings
-        # Room for the logits of one token of each sequence, not of every token of a step: with 150,000 tokens
-        # in the vocabulary that is 300 MB less. Embedding models pool over all.
-        params.n_outputs_max = 0 if settings.embeddings else settings.n_seq
+        # Room for the logits of one token of each sequence and of what is drafted, not of every token of a
+        # step: with 150,000 tokens in the vocabulary that is 300 MB less. Embedding models pool over all.
+        params.n_outputs_max = 0 if settings.embeddings else settings.n_seq + settings.n_drafted
         params.kv_unified = False
         params.swa_full = False
         params.no_perf = True
@@ -89,6 +91,7 @@ class LlamaContext:
             raise ContextError("preparing the model: llama.cpp cannot make a context", log.errors)
         self.pointer: int = pointer
         self.n_seq = settings.n_seq
+        self.n_drafted = settings.n_drafted
         self.n_ubatch = settings.n_ubatch
         """Most tokens that are evaluated at once, each knowing of all others."""
         self._logits_type = ctypes.c_float * model.vocab.size
@@ -112,6 +115,10 @@ class LlamaContext:
     def decode(self, batch: LlamaBatch) -> int:
         """llama_decode's code: 0 done, 1 no room, 2 aborted, negative: failed."""
         return int(llama_cpp.llama_decode(self.pointer, batch.struct))
+
+    def wait(self) -> None:
+        """Until the last decode is done, which on GPUs has only begun it."""
+        llama_cpp.llama_synchronize(self.pointer)
 
     def decode_image(self, batch: EmbeddingBatch, *, causal: bool) -> int:
         """As `decode`, for a piece of an image; not ``causal``: each of its cells looks at all."""

@@ -21,7 +21,8 @@ class LoadReport:
 
     def __init__(self) -> None:
         self.gpu_layers = 0
-        """Layers on GPUs, the output included."""
+        """Layers on GPUs, the output included, of the first model that was loaded."""
+        self._has_layers = False
         self.flash_attention = False
         """Whether the last context has it."""
         self._buffers: list[tuple[str, str, float]] = []
@@ -29,8 +30,9 @@ class LoadReport:
         self._projector_device = "CPU"
 
     def read(self, line: str) -> None:
-        if found := self._OFFLOADED.search(line):
+        if (found := self._OFFLOADED.search(line)) and not self._has_layers:
             self.gpu_layers = int(found[1])
+            self._has_layers = True
         if found := self._FLASH_ATTENTION.search(line):
             self.flash_attention = "enabled" in found.groups()
         if found := self._BUFFER.search(line):

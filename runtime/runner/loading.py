@@ -8,16 +8,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import BadTemplate
+from ..options import drafted_together
 from ..placement import place
 from ..processors import usable_cores
 from ..protocol import FailureCode, LoadFailed, Loading, LoadSpec, Ready, TemplateKind
 from .constraint import ConstraintCompiler
 from .devices import gpu_devices
+from .draft_model import DraftModel, difference
 from .embedding import Embedder
+from .guess import Guesser
 from .llama import NO_TOKEN, LlamaModel, LoadError, ModelSettings
 from .llama_context import ContextError, ContextSettings, LlamaContext
 from .llama_log import LlamaLog, start_backend
 from .prepare import Preparer, TemplateFacts
+from .prompt_lookup import PromptLookup
 from .renderer import Renderer
 from .stand_in import stand_in
 
@@ -43,8 +47,20 @@ class Loaded:
     preparer: Preparer
     """Of the variant without an id."""
     embedder: Embedder | None
+    drafts: Drafts
     facts: Ready
     log: LlamaLog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drafts:
+    """Who drafts, and how much. ``guesser`` None: nobody, for the reason given, if it was asked for."""
+
+    guesser: Guesser | None = None
+    is_model: bool = False
+    most: int = 0
+    """Tokens of one draft."""
+    reason: str = ""
 
 
 def load(spec: LoadSpec, renderer: Renderer, report: Callable[[Loading], None]) -> Loaded | LoadFailed:
@@ -61,11 +77,16 @@ def load(spec: LoadSpec, renderer: Renderer, report: Callable[[Loading], None]) 
 
 
 def _load(spec: LoadSpec, renderer: Renderer, log: LlamaLog, report: Callable[[Loading], None]) -> Loaded:
-    model = LlamaModel(_model_settings(spec), log, _Progress(report))
+    chosen = _model_settings(spec)
+    model = LlamaModel(chosen, log, _Progress(report))
     _refuse_unsupported(spec, model)
     embeds = _embeds(spec, model)
     n_ctx = _context_length(spec, model, embeds)
     settings = _context_settings(spec, model, n_ctx, embeds)
+    drafts = _drafts(spec, model, chosen, settings, log, report)
+    if drafts.guesser:
+        n_drafted = min(drafted_together(settings.n_seq, drafts.most), settings.n_batch - settings.n_seq)
+        settings = replace(settings, n_drafted=n_drafted)
     context = LlamaContext(model, settings, log)
     template = _template(spec, model, renderer)
     vision = None if embeds else _vision(spec, model, settings, log)
@@ -86,7 +107,8 @@ def _load(spec: LoadSpec, renderer: Renderer, log: LlamaLog, report: Callable[[L
         renderer=renderer,
         preparer=preparer,
         embedder=_embedder(model, context, n_ctx) if embeds else None,
-        facts=_facts(model, context, settings, template, log, sees=vision is not None),
+        drafts=drafts,
+        facts=_facts(model, context, settings, template, drafts, log, sees=vision is not None),
         log=log,
     )
 
@@ -107,6 +129,52 @@ def _model_settings(spec: LoadSpec) -> ModelSettings:
         use_mmap=spec.use_mmap,
         use_mlock=spec.use_mlock,
     )
+
+
+def _drafts(
+    spec: LoadSpec,
+    model: LlamaModel,
+    chosen: ModelSettings,
+    settings: ContextSettings,
+    log: LlamaLog,
+    report: Callable[[Loading], None],
+) -> Drafts:
+    """Before the model's own context is made, which has room for as many outputs as are drafted.
+
+    Raises: LoadError where the draft model is made for another model; ContextError.
+    """
+    if not spec.n_draft or settings.embeddings:
+        return Drafts()
+    if model.keeps_state:
+        return Drafts(reason="no token can be taken back from a recurrent state")
+    if not spec.draft:
+        return Drafts(guesser=PromptLookup(model.vocab.ends), most=spec.n_draft)
+    helper = LlamaModel(_beside(chosen, spec.draft), log, _Progress(report))
+    if wrong := difference(model.vocab, helper.vocab):
+        raise LoadError(
+            f"loading the draft model {spec.draft}: it does not go with the model: {wrong}",
+            hint="give it a DRAFT with the same vocabulary, or set draft_num_predict 0 to run it without one",
+        )
+    if helper.keeps_state or not helper.has_decoder or helper.has_encoder:
+        helper.close()
+        return Drafts(reason="no token can be taken back from the memory of the draft model")
+    n_ctx = min(settings.n_ctx, helper.n_ctx_train or settings.n_ctx)
+    own = replace(
+        settings,
+        n_ctx=n_ctx,
+        n_batch=max(min(settings.n_batch, n_ctx), settings.n_seq),
+        n_threads=min(spec.n_threads, os.cpu_count() or 1) or _threads(helper),
+    )
+    context = LlamaContext(helper, own, log)
+    guesser = DraftModel(helper, context, n_ctx=n_ctx, n_batch=own.n_batch, n_vocab=model.vocab.size)
+    return Drafts(guesser=guesser, is_model=True, most=spec.n_draft)
+
+
+def _beside(chosen: ModelSettings, path: str) -> ModelSettings:
+    """All of a draft model goes where the last layer of the model is."""
+    last = max((i for i, count in enumerate(chosen.tensor_split) if count), default=chosen.main_gpu)
+    n_gpu_layers = -1 if chosen.n_gpu_layers else 0
+    return replace(chosen, paths=(path,), n_gpu_layers=n_gpu_layers, main_gpu=last, tensor_split=())
 
 
 class _Progress:
@@ -220,6 +288,7 @@ def _facts(
     context: LlamaContext,
     settings: ContextSettings,
     template: TemplateFacts,
+    drafts: Drafts,
     log: LlamaLog,
     *,
     sees: bool,
@@ -244,6 +313,8 @@ def _facts(
         memory_gpu=log.report.memory(gpu_only=True),
         memory_mapped=log.report.mapped,
         flash_attention=log.report.flash_attention,
+        drafts="model" if drafts.is_model else "lookup" if drafts.guesser else "",
+        no_drafts=drafts.reason,
         capabilities=("rerank",) if context.ranks else _capabilities(model, template, embeds, sees),
         template=template.kind or ("" if embeds else "stand-in"),
     )

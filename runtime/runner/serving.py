@@ -50,6 +50,7 @@ from ..protocol import (
 )
 from .connection import Connection
 from .control import Control
+from .drafting import Drafter
 from .engine import Delivery, Engine, EngineSettings
 from .loading import Loaded
 from .saved_prefixes import SavedPrefixes
@@ -360,6 +361,8 @@ class _Server:
             prompt_tokens=counters.prompt_tokens if counters else self._embedded_tokens,
             cached_tokens=counters.cached_tokens if counters else 0,
             eval_tokens=counters.eval_tokens if counters else 0,
+            drafted_tokens=counters.drafted_tokens if counters else 0,
+            accepted_tokens=counters.accepted_tokens if counters else 0,
             steps=counters.steps if counters else 0,
             memory_rss=resident_memory(),
             variants=self._variants.uses(),
@@ -387,4 +390,20 @@ def _engine(loaded: Loaded, deliver: Callable[[list[Delivery]], None]) -> Engine
         deliver,
         saved=saved,
         sliding_window=loaded.model.sliding_window,
+        drafter=_drafter(loaded),
+    )
+
+
+def _drafter(loaded: Loaded) -> Drafter | None:
+    drafts, facts = loaded.drafts, loaded.facts
+    if drafts.guesser is None:
+        return None
+    return Drafter(
+        drafts.guesser,
+        is_model=drafts.is_model,
+        most=drafts.most,
+        together=loaded.context.n_drafted,
+        n_ctx=facts.n_ctx,
+        n_batch=facts.n_batch,
+        always=loaded.spec.draft_always,
     )

@@ -151,6 +151,14 @@ class SlotTable:
         self.memory.remove(slot.seq, -1, -1)
         slot.size = slot.end = 0
 
+    def trim(self, slot: Slot) -> bool:
+        """Drop from memory what was evaluated behind the tokens that the slot has noted. False where the
+        memory cannot do that; then the slot is empty."""
+        if self.memory.remove(slot.seq, slot.end) and self._sees_enough(slot):
+            return True
+        self.forget(slot)
+        return False
+
     def shift(self, slot: Slot, keep: int) -> int:
         """Make room in a full slot: drop the older half of what follows the first ``keep`` tokens.
 
@@ -181,11 +189,13 @@ class SlotTable:
             self.forget(slot)
             return
         slot.cut(size)
-        if self.sliding_window:
-            # The window that the next token looks back on must still be there in full.
-            needed = max(0, slot.end - self.sliding_window)
-            if not 0 <= self.memory.first_position(slot.seq) <= needed:
-                self.forget(slot)
+        if not self._sees_enough(slot):
+            self.forget(slot)
+
+    def _sees_enough(self, slot: Slot) -> bool:
+        """Whether the window that the next token looks back on is there in full."""
+        needed = max(0, slot.end - self.sliding_window)
+        return not self.sliding_window or 0 <= self.memory.first_position(slot.seq) <= needed
 
 
 def common_prefix(a: TokenArray, b: TokenArray) -> int:

@@ -8,7 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from ggufmaker import make_adapter, make_gguf, make_model, make_projector, make_shards, string, u32
+from ggufmaker import (
+    FLOAT32,
+    INT32,
+    bpe_metadata,
+    make_adapter,
+    make_gguf,
+    make_model,
+    make_projector,
+    make_shards,
+    model_metadata,
+    model_tensors,
+    numbers,
+    string,
+    strings,
+    u32,
+)
 
 from lading.modelfile.syntax import parse
 from lading.oci.building.build import BuildResult, build
@@ -542,6 +557,14 @@ FAILURES: dict[str, tuple[str, type[Exception], str]] = {
     "adapter by name": ("FROM m.gguf\nADAPTER nothere", BuildError, "file not found: nothere"),
     "adapter of another model": ("FROM m.gguf\nADAPTER wide.gguf", BadGguf, "another model"),
     "draft is an adapter": ("FROM m.gguf\nDRAFT lora.gguf", BuildError, "expected a model"),
+    "draft of another vocabulary": ("FROM m.gguf\nDRAFT bpe.gguf", BadGguf, "'tokenizer.ggml.model'"),
+    "draft of a larger vocabulary": (
+        "FROM base\nDRAFT large.gguf",
+        BadGguf,
+        "390 tokens, but the model has 261",
+    ),
+    "draft with another token": ("FROM m.gguf\nDRAFT other.gguf", BadGguf, "token 260 is not the model's"),
+    "draft that begins otherwise": ("FROM m.gguf\nDRAFT begins.gguf", BadGguf, "bos_token_id"),
     "draft is the model": ("FROM m.gguf\nDRAFT m.gguf", BuildError, "same local path"),
     "imatrix": ("FROM imatrix.gguf", BadGguf, "imatrix"),
     "vocabulary only": ("FROM vocab.gguf", BadGguf, "no tensors"),
@@ -585,6 +608,11 @@ def stock(kitchen: Kitchen, tmp_path: Path) -> None:
     kitchen.write("mmproj2.gguf", make_projector(seed=1))
     kitchen.write("lora.gguf", make_adapter())
     kitchen.write("wide.gguf", make_adapter(embedding=64))
+    tokens, merges = [chr(ord("a") + i) for i in range(9)], ["a b"]
+    kitchen.write("bpe.gguf", make_gguf(bpe_metadata(tokens, merges), model_tensors(vocabulary=9)))
+    kitchen.write("large.gguf", larger_model(129))
+    kitchen.write("other.gguf", make_model().replace(b"world", b"wOrld"))
+    kitchen.write("begins.gguf", make_model(tokenizer__ggml__bos_token_id=u32(2)))
     kitchen.write("imatrix.gguf", make_model(general__type=string("imatrix")))
     kitchen.write("vocab.gguf", make_gguf({"general.architecture": string("llama")}))
     for number, data in enumerate(make_shards(3), 1):
@@ -596,6 +624,26 @@ def stock(kitchen: Kitchen, tmp_path: Path) -> None:
     os.mkfifo(kitchen.folder / "fifo.gguf")
     kitchen.create("FROM m.gguf", "base")
     kitchen.create("FROM m.gguf", "other")
+
+
+def larger_model(more: int) -> bytes:
+    """The small model with so many tokens at the end of its vocabulary."""
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "hello", "world"]
+    tokens += [f"more{i}" for i in range(more)]
+    metadata = model_metadata(
+        llama__vocab_size=u32(len(tokens)),
+        tokenizer__ggml__tokens=strings(tokens),
+        tokenizer__ggml__scores=numbers(FLOAT32, [0.0] * len(tokens)),
+        tokenizer__ggml__token_type=numbers(INT32, [2, 3, 3, *[6] * 256, *[1] * (more + 2)]),
+    )
+    return make_gguf(metadata, model_tensors(vocabulary=len(tokens)))
+
+
+def test_a_draft_with_some_tokens_more_fits(kitchen: Kitchen) -> None:
+    kitchen.write("large.gguf", larger_model(128))
+    assert "draft" in roles(kitchen.create("FROM m.gguf\nDRAFT large.gguf"))
+    kitchen.create("FROM m.gguf", "base")
+    assert "draft" in roles(kitchen.create("FROM base\nDRAFT large.gguf", "child"))
 
 
 def test_errors_name_the_line(kitchen: Kitchen) -> None:

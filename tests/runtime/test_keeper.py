@@ -18,9 +18,11 @@ from typing import Any
 
 import psutil
 import pytest
+from command import TINY_CHAT
 from live_runner import ask, chat, options
 from model_shelf import ModelShelf
 from msgspec import structs
+from random_models import plain_model, recurrent_model
 
 from lading.modelfile.parameters import BadParameter
 from lading.oci.errors import ModelNotFound
@@ -129,6 +131,45 @@ def test_measured_memory_agrees_with_the_estimate(shelf: ModelShelf, keeper_of: 
         assert slot.need.kv == pytest.approx(memory["kv"], rel=0.10)
         assert slot.need.weights == pytest.approx(memory["weights"], rel=0.10)
         assert slot.need.model == pytest.approx(sum(memory.values()), rel=0.10)
+
+
+def test_a_draft_model_is_loaded_measured_and_left_out(shelf: ModelShelf, keeper_of: MakeKeeper) -> None:
+    plain_model(shelf.folder / "small.gguf", TINY_CHAT, context=512)
+    shelf.create("pair", "FROM tiny\nDRAFT small.gguf\n")
+    keeper = keeper_of(shelf, num_parallel=2)
+    found = []
+    for drafted in (0, 6):
+        grant = acquire(keeper, "pair", options={"num_ctx": 1024, "draft_num_predict": drafted})
+        assert "Paris" in run(grant)
+        [slot] = keeper._pool.slots()
+        assert slot.ready is not None
+        assert slot.ready.drafts == ("model" if drafted else "")
+        memory = slot.ready.memory
+        assert slot.need.kv == pytest.approx(memory["kv"], rel=0.10)
+        assert slot.need.weights == pytest.approx(memory["weights"], rel=0.10)
+        assert slot.need.model == pytest.approx(sum(memory.values()), rel=0.15)
+        [model] = keeper.loaded()
+        found.append((grant.socket_path, model.size))
+    assert found[0][0] != found[1][0], "more was wanted than it could draft"
+    assert found[0][1] < found[1][1]
+    again = acquire(keeper, "pair", options={"num_ctx": 1024, "draft_num_predict": 2})
+    assert again.socket_path == found[1][0]
+
+
+def test_a_model_that_cannot_draft_says_so(
+    shelf: ModelShelf, keeper_of: MakeKeeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    recurrent_model(shelf.folder / "recurrent.gguf", TINY_CHAT)
+    plain_model(shelf.folder / "small.gguf", TINY_CHAT)
+    shelf.create("stateful", "FROM recurrent.gguf\nDRAFT small.gguf\n")
+    with caplog.at_level("WARNING", logger="lading.keeper"):
+        keeper = keeper_of(shelf)
+        acquire(keeper, "stateful", verb="load")
+        wait_until(lambda: caplog.records)
+    assert (
+        "stateful:latest: nothing is drafted: no token can be taken back from a recurrent state"
+        in caplog.text
+    )
 
 
 # Sharing and options

@@ -9,7 +9,7 @@ import pytest
 
 from lading.runtime.estimate import LoadShape
 from lading.runtime.grant import Details, ModelFacts
-from lading.runtime.load_plan import LoadPlan, ModelFiles
+from lading.runtime.load_plan import DraftFile, LoadPlan, ModelFiles
 from lading.runtime.model_shape import read_shape
 from lading.runtime.options import Options
 from lading.runtime.placement import Device
@@ -23,6 +23,7 @@ def plan(
     trained: int = TRAINED,
     settings: RuntimeSettings | None = None,
     *,
+    draft: DraftFile | None = None,
     heads: int = 0,
     devices: tuple[Device, ...] = (),
     **options: Any,
@@ -42,6 +43,7 @@ def plan(
             shape=read_shape(metadata),
             adapters_size=500,
             variant=Variant(adapters=(Adapter(path="/a", digest="sha256:a"),)),
+            draft=draft,
         ),
         options=msgspec.structs.replace(Options(), **options),
         settings=settings or RuntimeSettings(),
@@ -56,7 +58,11 @@ def plan(
         pytest.param({"num_ctx": 512}, {"num_ctx": 512}, True, id="same context"),
         pytest.param({"num_ctx": 512}, {"num_ctx": 1024}, False, id="longer context"),
         pytest.param({"num_ctx": 1024}, {"num_ctx": 512}, True, id="shorter context"),
-        pytest.param({}, {"draft_num_predict": 0}, True, id="guessing ahead, which nothing does yet"),
+        pytest.param({}, {"draft_num_predict": 0}, True, id="no drafts, where there are none by default"),
+        pytest.param({}, {"draft_num_predict": 3}, False, id="drafts asked for"),
+        pytest.param({"draft_num_predict": 3}, {"draft_num_predict": 2}, True, id="shorter drafts"),
+        pytest.param({"draft_num_predict": 3}, {}, True, id="drafts not asked for"),
+        pytest.param({"draft_num_predict": 64}, {"draft_num_predict": 99}, True, id="drafts have a limit"),
         pytest.param({}, {"num_ctx": 4096}, True, id="default, spelt out"),
         pytest.param({"num_ctx": 8192}, {}, True, id="longer than the default"),
         pytest.param({"num_ctx": 512}, {}, False, id="shorter than the default"),
@@ -73,6 +79,48 @@ def plan(
 )
 def test_sharing(loaded: dict[str, Any], wanted: dict[str, Any], shared: bool) -> None:
     assert plan(**loaded).serves(plan(**wanted)) is shared
+
+
+DRAFT = DraftFile(
+    path="/d",
+    size=100,
+    shape=read_shape(
+        {
+            "general.architecture": "llama",
+            "llama.block_count": 2,
+            "llama.embedding_length": 64,
+            "llama.attention.head_count": 4,
+            "llama.context_length": 512,
+        }
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("loaded", "wanted", "shared"),
+    [
+        pytest.param({}, {}, True, id="by default, with drafts"),
+        pytest.param({}, {"draft_num_predict": 0}, True, id="without drafts"),
+        pytest.param({}, {"draft_num_predict": 5}, False, id="longer drafts"),
+        pytest.param({"draft_num_predict": 0}, {}, False, id="loaded without"),
+    ],
+)
+def test_sharing_with_a_draft_model(loaded: dict[str, Any], wanted: dict[str, Any], shared: bool) -> None:
+    assert plan(draft=DRAFT, **loaded).serves(plan(draft=DRAFT, **wanted)) is shared
+
+
+def test_a_draft_model_is_loaded_and_counted_where_it_is_used() -> None:
+    used, unused = plan(draft=DRAFT), plan(draft=DRAFT, draft_num_predict=0)
+    specs = [one.spec(2, socket_path="/s", parent_pid=7) for one in (used, unused)]
+    assert [(spec.draft, spec.n_draft) for spec in specs] == [("/d", 4), ("", 0)]
+    needs = [one.estimate(2) for one in (used, unused)]
+    assert needs[0].weights - needs[1].weights == 100
+    assert needs[0].kv - needs[1].kv == 2 * 512 * 2 * 2 * 64 * 2, "its own context is shorter"
+    assert needs[0].compute > needs[1].compute
+    assert specs[0].layers.output > specs[1].layers.output + 100, "it lies where the output lies"
+    assert specs[0].layers.blocks == specs[1].layers.blocks
+    lookup = plan(draft_num_predict=3).spec(2, socket_path="/s", parent_pid=7)
+    assert (lookup.draft, lookup.n_draft) == ("", 3)
 
 
 @pytest.mark.parametrize(

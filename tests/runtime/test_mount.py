@@ -6,8 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ggufmaker import make_model
+from command import TINY_CHAT
 from model_shelf import ModelShelf
+from random_models import plain_model
 
 from lading.modelfile.errors import IntegrityError
 from lading.oci.errors import BlobNotFound, ModelNotFound
@@ -165,14 +166,17 @@ def test_a_hostile_header_is_refused_before_a_runner_sees_it(shelf: ModelShelf) 
         mounted(shelf, "tiny")
 
 
-def test_a_draft_model_that_is_not_used_is_said_so(
-    shelf: ModelShelf, caplog: pytest.LogCaptureFixture
-) -> None:
-    (shelf.folder / "small.gguf").write_bytes(make_model(seed=9))
+def test_a_draft_model_comes_along(shelf: ModelShelf) -> None:
+    path = plain_model(shelf.folder / "small.gguf", TINY_CHAT, context=256)
     shelf.create("guesser", "FROM tiny\nDRAFT small.gguf\n")
-    mounter = Mounter(shelf.store)
-    mounter.mount(Reference.parse("guesser"))
-    mounter.mount(Reference.parse("tiny"))
-    assert [entry.getMessage() for entry in caplog.records] == [
-        "guesser:latest: its draft model is not used: nothing is guessed ahead"
-    ]
+    model, tiny = mounted(shelf, "guesser"), mounted(shelf, "tiny")
+    draft = model.files.draft
+    assert draft and Path(draft.path).read_bytes() == path.read_bytes()
+    assert (draft.shape.context_length, draft.shape.layers) == (256, 2)
+    assert 0 < path.stat().st_size - draft.size < 200_000, "tensor data without the header"
+    assert model.size == tiny.size + draft.size
+    assert model.files.key != tiny.files.key, "a runner of its own"
+    Path(draft.path).chmod(0o644)
+    Path(draft.path).write_bytes(path.read_bytes()[:100_000])
+    with pytest.raises(BadGguf, match="100,000 bytes, expected"):
+        mounted(shelf, "guesser")

@@ -123,6 +123,29 @@ def test_tokens_and_times_are_those_of_the_answers(pair: LiveServer) -> None:
     assert grown("lading_request_seconds_count", method="POST", route="/api/generate") == 3
 
 
+def test_drafts_are_counted(pair: LiveServer) -> None:
+    quoting = {
+        **ENDLESS,
+        "prompt": "one two three four five. " * 4,
+        "stream": False,
+        "options": {**ENDLESS["options"], "temperature": 0, "num_predict": 60, "draft_num_predict": 3},
+    }
+
+    def drafted() -> float:
+        found = figures(pair)
+        return sum(
+            value(found, "lading_drafted_tokens_total", model="tiny", outcome=outcome)
+            for outcome in ("accepted", "rejected")
+        )
+
+    without = {**quoting, "options": {**quoting["options"], "draft_num_predict": 0}}
+    plain = pair.post("/api/generate", without).json()
+    assert eventually(lambda: value(figures(pair), "lading_active_streams") == 0)
+    assert drafted() == 0
+    assert pair.post("/api/generate", quoting).json()["response"] == plain["response"]
+    assert eventually(lambda: drafted() > 0)
+
+
 def test_a_client_that_leaves_is_counted_and_its_stream_is_active_no_more(pair: LiveServer) -> None:
     before = value(figures(pair), "lading_cancelled_total", stage="generating")
     with httpx.stream("POST", f"{pair.url}/api/generate", json=ENDLESS, timeout=60) as response:
@@ -235,7 +258,7 @@ def test_every_figure_is_described_and_finite(pair: LiveServer) -> None:
         for sample in family.samples:
             assert math.isfinite(sample.value) and sample.value >= 0, sample
             assert set(sample.labels) - {"le"} == set(definition.labels), sample
-    assert len(families) >= len(known) - 3  # labelled ones appear with their first value
+    assert len(families) >= len(known) - 4  # labelled ones appear with their first value
 
 
 def test_a_server_without_figures_has_no_such_route(tmp_path: Path) -> None:

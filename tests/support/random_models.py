@@ -63,6 +63,27 @@ class _Model:
         self.writer.close()
 
 
+def plain_model(path: Path, source: Path, *, context: int = 1024) -> Path:
+    """Llama: full attention, and nothing that is hard for anybody."""
+    model = _Model(path, "llama", source, context=context, blocks=2)
+    writer = model.writer
+    writer.add_feed_forward_length(FEED)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(HEADS)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_dimension_count(HEAD)
+    model.vocabulary_weights()
+    model.ones("output_norm.weight", WIDTH)
+    for i in range(model.blocks):
+        block = f"blk.{i}."
+        model.ones(f"{block}attn_norm.weight", WIDTH)
+        model.ones(f"{block}ffn_norm.weight", WIDTH)
+        _attention(model, block)
+        _feed_forward(model, block)
+    model.close()
+    return path
+
+
 def sliding_window_model(path: Path, source: Path, *, window: int = 32, context: int = 1024) -> Path:
     """Gemma 3: five of six layers look back on ``window`` tokens only."""
     model = _Model(path, "gemma3", source, context=context, blocks=6)
