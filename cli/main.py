@@ -98,13 +98,14 @@ def run(arguments: Sequence[str]) -> int:
         from typer.completion import completion_init  # type: ignore[attr-defined]  # not re-exported
 
         completion_init()
+    debug = "--debug" in arguments or "-D" in arguments
     try:
         code = command.main(
             list(arguments), prog_name="lading", complete_var=COMPLETION_VARIABLE, standalone_mode=False
         )
         sys.stdout.flush()
     except LadingError as error:
-        return _report(error)
+        return _report(error, debug=debug)
     except TyperException as error:
         _print_error(error.format_message(), f"see `{_command_path(error)} --help`")
         return ExitCode.USAGE
@@ -115,7 +116,7 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
     except Exception as error:
-        return _report_bug(error, debug="--debug" in arguments or "-D" in arguments)
+        return _report_bug(error, debug=debug)
     return code if isinstance(code, int) else ExitCode.OK
 
 
@@ -124,9 +125,9 @@ def _command_path(error: TyperException) -> str:
     return context.command_path if context is not None else "lading"
 
 
-def _report(error: LadingError) -> ExitCode:
+def _report(error: LadingError, *, debug: bool) -> ExitCode:
     _print_error(str(error), error.hint)
-    if isinstance(error, InternalError):
+    if debug and isinstance(error, InternalError):
         traceback.print_exception(error)
     return exit_code_of(error)
 

@@ -198,3 +198,25 @@ def test_ctrl_c_at_any_moment_of_a_question(
     assert "lading" not in error or "Traceback" not in error, error
     _gone, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
+
+
+def test_a_runner_that_dies_is_told_in_one_sentence(lading: Lading, model: str) -> None:
+    process = subprocess.Popen(
+        [LADING, "run", model, "Count from 1 to 100."],
+        env=lading.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    process.stdout.read(1)  # it has begun to answer, so that nothing is tried again
+    for child in psutil.Process(process.pid).children(recursive=True):
+        child.kill()
+    _out, error = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert error.decode().splitlines() == [
+        "Error: running chat:latest: model runner has unexpectedly stopped, this may be due to resource "
+        "limitations or an internal error, check the server's log for details",
+        "hint: the next request loads the model again",
+    ]
