@@ -9,7 +9,7 @@ all servers, one after the other, each round in another order and with prompts o
 medians of the rounds are printed, with the processor time of servers started here, which noise from other
 processes changes less. Without `--model` the model of make_model.py is used. `cold` and `restart` stop and
 start servers, so they leave out those that run elsewhere. `--pooled` says that the model embeds; then
-embeddings are measured, and nothing else.
+embeddings are measured, and nothing else, by default with the model of make_embedding_model.py.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import make_embedding_model
 import make_model
 from serving_peers import LadingServer, LlamaServer, Peer, RemoteServer, Setup
 
@@ -158,8 +159,9 @@ def started(options: argparse.Namespace) -> Iterator[list[Peer]]:
     """All servers; those that were started here end with the block."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="serving-")))
+        maker = make_embedding_model if options.pooled else make_model
         setup = Setup(
-            model=options.model or make_model.model(make_model.default_folder()),
+            model=options.model or maker.model(make_model.default_folder()),
             folder=folder,
             slots=options.slots,
             context=options.context,
