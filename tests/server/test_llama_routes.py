@@ -48,8 +48,8 @@ def test_without_a_name_the_only_model_that_is_loaded_is_asked(server: LiveServe
         ("/tokenize", {"model": "tiny", "content": "x" * (2 * 1024 * 1024 + 1)}, 400, "content"),
         ("/detokenize", {"model": "tiny", "tokens": [10**9]}, 400, None),
         ("/detokenize", {"model": "tiny", "tokens": [-1]}, 400, None),
-        ("/detokenize", {"model": "tiny", "tokens": [1] * 1_000_001}, 400, "tokens"),
-        ("/detokenize", {"model": "tiny", "tokens": "x"}, 400, None),
+        ("/detokenize", {"model": "tiny", "tokens": [1] * 1_000_001}, 400, None),
+        ("/detokenize", {"model": "tiny", "tokens": "x"}, 400, "tokens"),
     ],
     ids=["model", "pieces", "length", "too high", "negative", "too many", "type"],
 )
