@@ -160,6 +160,7 @@ class Session:
             hub=settings["hub"],
             realm_hosts=settings["token_services"],
             upload_hosts=settings["upload_hosts"],
+            internal_hosts=settings["internal_registries"],
             parallel=settings["parallel"],
             download_rate=settings["max_download_rate"],
             upload_rate=settings["max_upload_rate"],

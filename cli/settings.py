@@ -197,6 +197,8 @@ SETTINGS: tuple[Setting, ...] = (
             meaning="the namespace of a bare name"),
     Setting(name="insecure_registries", parse=_names, expected="hosts, separated by commas", default=(),
             meaning="registries that may be reached over plain HTTP; loopback addresses always may"),
+    Setting(name="internal_registries", parse=_names, expected="hosts, separated by commas", default=(),
+            meaning="registries at private addresses that clients of `serve` may name"),
     Setting(name="ca_file", parse=_optional_text, expected="a PEM file", default=None,
             meaning="certificate authorities to trust for registries, beside the system's"),
     Setting(name="cert_dir", parse=_optional_text, expected="a folder", default=None,

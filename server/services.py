@@ -29,9 +29,14 @@ class Services:
     """Lading's own."""
 
     def registry_client(self, reference: Reference, *, insecure: bool) -> RegistryClient:
-        """A client for one pull or push, to be closed; ``insecure`` allows plain HTTP to its registry."""
-        from ..oci.registry.client import RegistryClient  # brings requests and oras, which few requests need
+        """A client for one pull or push, to be closed; ``insecure`` allows plain HTTP to its registry.
 
+        Raises: RegistryForbidden.
+        """
+        from ..oci.registry.client import RegistryClient  # brings requests and oras, which few requests need
+        from .registry_reach import require_reachable
+
+        require_reachable(reference, self.settings, self.names.registry)
         settings = self.settings.registries
         if insecure:
             settings = replace(settings, plain_http=(*settings.plain_http, reference.registry))
