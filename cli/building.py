@@ -143,16 +143,20 @@ def create(
 
 
 def _quantising(session: Session, type_name: str) -> Quantising:
-    """Raises: UnknownQuantisation, UsageError."""
+    """Raises: UsageError."""
     from ..oci.building.quantising import Quantising
-    from ..oci.gguf.quantisation import parse_quantisation
+    from ..oci.gguf.quantisation import UnknownQuantisation, parse_quantisation
     from ..runtime.quantiser import SandboxedQuantiser
 
     if type_name.startswith("-"):
         raise UsageError(
             f"reading --quantize: expected a type, got {type_name}", hint="here -q is short for --quantize"
         )
-    return Quantising(parse_quantisation(type_name), SandboxedQuantiser(session.runtime_settings()))
+    try:
+        type_ = parse_quantisation(type_name)
+    except UnknownQuantisation as error:
+        raise UsageError(error.message) from error
+    return Quantising(type_, SandboxedQuantiser(session.runtime_settings()))
 
 
 def _base_model(

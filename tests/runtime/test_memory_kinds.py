@@ -33,21 +33,24 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return MEMORY_KINDS[request.param](tmp_path_factory.mktemp("model") / "model.gguf", TINY_CHAT)
 
 
-def test_reuse_changes_no_answer(model: Path) -> None:
+@pytest.mark.parametrize("flash_attention", ["off", "on"])
+def test_reuse_changes_no_answer(model: Path, flash_attention: str) -> None:
     prompts = [PREFIX + tail for tail in TAILS]  # over 400 tokens: more than a sliding window keeps
     # Longer and shorter than what is there, equal to it, cut within it, and something else in between.
     prompts += [prompts[0], PREFIX[:150], prompts[1] + " And then?", "Hello", prompts[2]]
 
+    settings = {"n_ctx": 1024, "n_batch": 32, "flash_attention": flash_attention}
+
     async def fresh() -> list[str]:
         answers = {}
         for prompt in set(prompts):
-            with live_runner(model, n_ctx=1024, n_batch=32) as runner:
+            with live_runner(model, **settings) as runner:
                 async with runner.client() as client:
                     answers[prompt] = (await ask(client, raw(prompt))).text
         return [answers[prompt] for prompt in prompts]
 
     async def reused(parallel: int, together: bool) -> list[str]:
-        with live_runner(model, n_ctx=1024, n_batch=32, n_parallel=parallel) as runner:
+        with live_runner(model, n_parallel=parallel, **settings) as runner:
             async with runner.client() as client:
                 requests = [raw(prompt) for prompt in prompts]
                 if together:
@@ -95,7 +98,7 @@ def test_a_full_context_ends_well(model: Path) -> None:
 @pytest.fixture(scope="module")
 def embedder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveRunner]:
     path = embedding_model(tmp_path_factory.mktemp("model") / "bert.gguf", TINY_CHAT)
-    with live_runner(path, n_parallel=4) as runner:
+    with live_runner(path, n_parallel=4, flash_attention="auto") as runner:  # as the keeper loads these
         yield runner
 
 

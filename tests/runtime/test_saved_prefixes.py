@@ -36,7 +36,9 @@ def raw(text: str) -> Generate:
     return Generate(id=0, prompt=text, raw=True, options=options(num_predict=12))
 
 
-def life(model: Path, folder: Path | None, *prompts: str, budget: int = BUDGET) -> list[Answer]:
+def life(
+    model: Path, folder: Path | None, *prompts: str, budget: int = BUDGET, **settings: object
+) -> list[Answer]:
     """One runner from start to orderly end, asked one prompt after the other."""
 
     async def talk(runner: LiveRunner) -> list[Answer]:
@@ -44,7 +46,7 @@ def life(model: Path, folder: Path | None, *prompts: str, budget: int = BUDGET) 
             return [await ask(client, raw(prompt)) for prompt in prompts]
 
     with live_runner(
-        model, n_ctx=1024, n_parallel=2, prefix_folder=str(folder or ""), prefix_budget=budget
+        model, n_ctx=1024, n_parallel=2, prefix_folder=str(folder or ""), prefix_budget=budget, **settings
     ) as runner:
         assert runner.ready, runner.failure
         answers = asyncio.run(talk(runner))
@@ -53,16 +55,17 @@ def life(model: Path, folder: Path | None, *prompts: str, budget: int = BUDGET) 
     return answers
 
 
+@pytest.mark.parametrize("flash_attention", ["off", "on"])
 @pytest.mark.parametrize("kind", [None, *MEMORY_KINDS])
-def test_a_restarted_runner_says_the_same(kind: str | None, tmp_path: Path) -> None:
+def test_a_restarted_runner_says_the_same(kind: str | None, flash_attention: str, tmp_path: Path) -> None:
     model = MEMORY_KINDS[kind](tmp_path / "model.gguf", TINY_CHAT) if kind else TINY_CHAT
     prompts = [PREFIX + tail for tail in ("What is the capital of Italy?", "Count from 1 to 9.")]
-    expected = [life(model, None, prompt)[0].text for prompt in prompts]
+    expected = [life(model, None, prompt, flash_attention=flash_attention)[0].text for prompt in prompts]
     folder = tmp_path / "prefixes"
     folder.mkdir()
-    life(model, folder, PREFIX)
+    life(model, folder, PREFIX, flash_attention=flash_attention)
     assert len(list(folder.iterdir())) == 1
-    answers = life(model, folder, *prompts)
+    answers = life(model, folder, *prompts, flash_attention=flash_attention)
     assert [answer.text for answer in answers] == expected
     if kind is None:  # memory that can be cut anywhere
         usage = answers[0].end.usage

@@ -79,12 +79,21 @@ class LiveRunner:
             await client.aclose()
 
 
+ON_PROCESSORS = {"flash_attention": "off", "n_ubatch": 128}
+"""How the keeper loads most models there: see `LoadPlan.flash_attention`."""
+
+
 @contextlib.contextmanager
 def live_runner(model: Path, **settings: Any) -> Iterator[LiveRunner]:
     """A runner of ``model``; ``settings`` are fields of LoadSpec. Killed at the end if it still runs."""
     with tempfile.TemporaryDirectory(prefix="runner") as folder:
         path = Path(folder) / "socket"
-        spec = LoadSpec(socket_path=str(path), weights=(str(model),), parent_pid=os.getpid(), **settings)
+        spec = LoadSpec(
+            socket_path=str(path),
+            weights=(str(model),),
+            parent_pid=os.getpid(),
+            **({} if settings.get("projector") else ON_PROCESSORS) | settings,
+        )
         control, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
