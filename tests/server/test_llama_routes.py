@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
+from pathlib import Path
 from typing import Any
 
 import pytest
-from live_server import LiveServer
+from live_server import LiveServer, build_model, running_server
 
 TEXT = "The capital of France is Paris. こんにちは"
 
@@ -26,18 +26,16 @@ def test_names_of_control_tokens_are_read_unless_they_are_text(server: LiveServe
     assert count(parse_special=False) > 1
 
 
-def test_without_a_name_the_only_model_that_is_loaded_is_asked(server: LiveServer) -> None:
-    server.post("/api/generate", {"model": "tiny"})
-    named = server.post("/tokenize", {"model": "tiny", "content": TEXT}).json()
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        loaded = {row["name"] for row in server.call("GET", "/api/ps").json()["models"]}
-        if loaded == {"tiny:latest"}:
-            break
-        for other in loaded - {"tiny:latest"}:  # left by other tests
-            server.post("/api/generate", {"model": other, "keep_alive": 0})
-        time.sleep(0.05)
-    assert server.post("/tokenize", {"content": TEXT}).json() == named
+def test_without_a_name_the_only_model_that_is_loaded_is_asked(tmp_path: Path) -> None:
+    for name in ("tiny", "other"):
+        build_model(tmp_path / "home", name, f"SYSTEM You are {name}.")
+    with running_server(tmp_path / "home", tmp_path) as server:
+        assert server.post("/tokenize", {"content": TEXT}).status_code == 400, "none is loaded"
+        named = server.post("/tokenize", {"model": "tiny", "content": TEXT}).json()
+        assert named["tokens"] and server.post("/tokenize", {"content": TEXT}).json() == named
+        server.post("/api/generate", {"model": "other"})
+        refused = server.post("/tokenize", {"content": TEXT}).json()["error"]
+        assert refused["message"] == "model is required: 2 models are loaded"
 
 
 @pytest.mark.parametrize(
