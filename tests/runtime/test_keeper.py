@@ -338,7 +338,7 @@ def test_a_hung_runner_is_killed(shelf: ModelShelf, keeper_of: MakeKeeper) -> No
     acquire(keeper)
     [pid] = pids(keeper)
     os.kill(pid, signal.SIGSTOP)
-    wait_until(lambda: not psutil.pid_exists(pid))
+    wait_until(lambda: not psutil.pid_exists(pid) and pid not in pids(keeper))
     assert "Paris" in run(acquire(keeper))
 
 
