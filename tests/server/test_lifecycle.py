@@ -408,7 +408,7 @@ def test_several_web_workers_share_one_keeper(home: Path, tmp_path: Path) -> Non
             assert server.post("/api/generate", SHORT).json()["eval_count"] == 5
         assert len(runners(server)) == 1
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(10) == 0
+        assert server.process.wait(30) == 0
 
 
 def test_the_web_worker_has_nothing_of_llama_cpp(own_server: LiveServer) -> None:
