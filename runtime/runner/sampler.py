@@ -44,6 +44,7 @@ class Sampler:
         self._biases = _known(
             [*options.logit_bias, *((t, -math.inf) for t in vocab.suppressed())], vocab.size
         )
+        self._biased = frozenset(token for token, _ in self._biases)
         self._recent: deque[int] = deque(maxlen=self._window)
         """Those that penalties look at."""
         self._kept = self._first_kept()
@@ -80,7 +81,7 @@ class Sampler:
         Biases and penalties come before. They move few tokens, so that of the likeliest by the logits as many
         more are taken, and all that were moved: those that the chain keeps are among them.
         """
-        moved = {token for token, _ in self._biases}.union(self._recent)
+        moved = self._biased.union(self._recent)
         if self._options.temperature <= 0 and not moved:
             best = int(logits.argmax())
             return best if math.isfinite(logits[best]) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from live_runner import ask, chat
 from load_gate import LoadGate
 from model_shelf import ModelShelf
 from msgspec import structs
+from server_processes import wait_until
 
 from lading.oci.errors import BadReference
 from lading.runtime.client import RunnerClient
@@ -48,13 +48,6 @@ def answer(grant: Grant) -> str:
             await client.aclose()
 
     return asyncio.run(go())
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to pass"
-        time.sleep(0.02)
 
 
 def loading_pid(keeper: Keeper) -> int:

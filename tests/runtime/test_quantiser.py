@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from ggufmaker import make_gguf, model_metadata, model_tensors
 from model_shelf import ModelShelf
 from quantiser_processes import quantiser_processes, wait_for_none, wait_for_quantiser
 from random_models import embedding_model, hybrid_model, recurrent_model
+from small_disk import small_file_system
 from split_model import split_model
 
 from lading.modelfile.errors import LadingError
@@ -249,13 +249,8 @@ def test_a_source_that_changes_meanwhile(shelf: ModelShelf, change: str) -> None
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system with 9 MiB: room for the tiny model, and for a little more."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("mounting a small file system needs root and the right to mount")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_file_system(tmp_path / "small", 9) as folder:
+        yield folder
 
 
 def test_a_disk_without_room_is_known_before_anything_is_written(small_disk: Path) -> None:

@@ -17,6 +17,7 @@ from live_runner import Answer, LiveRunner, ask, ask_all, chat, live_runner, opt
 from model_shelf import ModelShelf
 from msgspec import structs
 from random_models import adapter
+from server_processes import wait_until
 
 from lading.oci.gguf.problem import BadGguf
 from lading.runtime.client import RunnerClient
@@ -314,13 +315,6 @@ def said(grant: Grant, question: str = QUESTIONS[0]) -> Answer:
             await client.aclose()
 
     return asyncio.run(go())
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to pass"
-        time.sleep(0.02)
 
 
 def names(keeper: Keeper) -> set[str]:
